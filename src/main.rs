@@ -1,0 +1,2 @@
+//! vfioctl
+fn main() {}

@@ -1,0 +1,1 @@
+//! A PCI driver core in user space.

@@ -1,0 +1,2 @@
+//! simhost
+fn main() {}
