@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! PCI addresses, `DDDD:BB:DD.F`, as the kernel names devices in sysfs.
+//!
+//! An [`Address`] is four numbers, so a string a user typed can never become a path of its own.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+/// A PCI function's address: domain, bus, device (slot) and function.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Address {
+    domain: u32,
+    bus: u8,
+    device: u8,
+    function: u8,
+}
+
+/// Why a string is not a PCI address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a PCI address (like 0000:3b:00.1, or 3b:00.1 in domain 0)")]
+pub struct AddressError(String);
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    /// Reads a full address, or a short one without its domain, which is then 0.
+    fn from_str(text: &str) -> Result<Address, AddressError> {
+        parse(text).ok_or_else(|| AddressError(text.escape_default().to_string()))
+    }
+}
+
+fn parse(text: &str) -> Option<Address> {
+    let (rest, function) = text.rsplit_once('.')?;
+    let mut fields = rest.rsplitn(3, ':');
+    let device = hex(fields.next()?, 2..=2)?;
+    let bus = hex(fields.next()?, 2..=2)?;
+    // Domains wider than 16 bits are real: Intel VMD's begin at 10000.
+    let domain = fields.next().map_or(Some(0), |domain| hex(domain, 4..=8))?;
+    let function = hex(function, 1..=1)?;
+    if device > 0x1f || function > 7 {
+        return None;
+    }
+    Some(Address { domain, bus: bus as u8, device: device as u8, function: function as u8 })
+}
+
+fn hex(digits: &str, width: std::ops::RangeInclusive<usize>) -> Option<u32> {
+    let valid = width.contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    valid.then(|| u32::from_str_radix(digits, 16).ok())?
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}:{:02x}:{:02x}.{:x}", self.domain, self.bus, self.device, self.function)
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(text: &str) -> Option<String> {
+        text.parse::<Address>().ok().map(|address| address.to_string())
+    }
+
+    #[test]
+    fn full_short_and_wide_addresses() {
+        for (text, expected) in [
+            ("0000:3b:00.1", "0000:3b:00.1"),
+            ("3b:00.1", "0000:3b:00.1"),
+            ("0009:01:00.0", "0009:01:00.0"),
+            ("0000:3B:1F.7", "0000:3b:1f.7"),
+            ("10000:e1:00.0", "10000:e1:00.0"),
+        ] {
+            assert_eq!(canonical(text).as_deref(), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_address_is_refused() {
+        for text in [
+            "",
+            ".",
+            "3b:00",
+            "3b.1",
+            "00.1",
+            "3b:20.0",
+            "3b:00.8",
+            "3b:0.1",
+            "3b:00.01",
+            ":3b:00.1",
+            "3b:00.1 ",
+            "+b:00.1",
+            "000:3b:00.1",
+            "0000:3b:00.1/..",
+            "../../x:00.1",
+            "0000:0000:3b:00.1",
+            "123456789:3b:00.1",
+            "ens1f0",
+        ] {
+            assert_eq!(canonical(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn order_is_the_bus_order() {
+        let mut list: Vec<Address> =
+            ["10000:00:00.0", "0000:3b:00.1", "0000:03:00.0", "0000:3b:00.0"]
+                .iter()
+                .map(|text| text.parse().unwrap())
+                .collect();
+        list.sort();
+        let shown: Vec<String> = list.iter().map(Address::to_string).collect();
+        assert_eq!(shown, ["0000:03:00.0", "0000:3b:00.0", "0000:3b:00.1", "10000:00:00.0"]);
+    }
+}

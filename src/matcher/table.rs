@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The `vfio_pci:` entries of the module tables: `modules.alias`, `modules.builtin.modinfo`, and modprobe.d's `alias`
+//! lines. Takes bytes, gives entries in the order they were written.
+
+use std::fmt;
+
+use memchr::memmem;
+use serde::Serialize;
+
+use super::pattern::Pattern;
+
+/// Where an entry was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub enum Source {
+    /// An `alias` line of a modprobe.d file.
+    #[serde(rename = "modprobe.d")]
+    ModprobeD,
+    /// `modules.alias`, as depmod wrote it.
+    #[serde(rename = "modules.alias")]
+    ModulesAlias,
+    /// `modules.builtin.modinfo`: a driver built into the kernel (there since 6.18).
+    #[serde(rename = "modules.builtin.modinfo")]
+    BuiltinModinfo,
+    /// A driver registered in `/sys/bus/pci/drivers` that no table names, with its ids from the catalogue.
+    #[serde(rename = "registered")]
+    Registered,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Source::ModprobeD => "modprobe.d",
+            Source::ModulesAlias => "modules.alias",
+            Source::BuiltinModinfo => "modules.builtin.modinfo",
+            Source::Registered => "registered",
+        })
+    }
+}
+
+/// A pattern and the module it names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The alias pattern.
+    pub pattern: Pattern,
+    /// The module, with underscores as `/sys/module` and `modules.alias` have it.
+    pub module: String,
+    /// Where it stands.
+    pub source: Source,
+}
+
+/// Something in a table that no device can match, or that could not be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Oddity {
+    /// The table.
+    pub source: Source,
+    /// Line number in `modules.alias` or a modprobe.d file, record number in `modules.builtin.modinfo`; from 1.
+    pub line: usize,
+    /// The text as it stands, escaped.
+    pub text: String,
+    /// What is wrong with it.
+    pub kind: OddityKind,
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OddityKind {
+    /// `alias PATTERN` and nothing after it.
+    #[error("names no module")]
+    NoModule,
+    /// kmod drops these as well.
+    #[error("unbalanced bracket in the pattern")]
+    UnbalancedBracket,
+    /// Not UTF-8.
+    #[error("not UTF-8")]
+    Encoding,
+    /// Kept, since it is well formed, but it can match nothing.
+    #[error("lower-case hex digits match no device: the kernel's modaliases are upper-case")]
+    LowerCaseHex,
+}
+
+impl OddityKind {
+    /// Was the line left out of the table?
+    pub fn is_skipped(self) -> bool {
+        self != OddityKind::LowerCaseHex
+    }
+}
+
+/// The `vfio_pci:` entries of one kernel, from all its sources.
+#[derive(Clone, Default, Debug)]
+pub struct Table {
+    /// Entries in order: source by source, each as written.
+    pub entries: Vec<Entry>,
+    /// What was odd on the way.
+    pub oddities: Vec<Oddity>,
+}
+
+impl Table {
+    /// Adds the entries of a `modules.alias` file.
+    ///
+    /// Only its few `vfio_pci:` lines are looked at; the file has tens of thousands. A `-` for the `_` is as good
+    /// for kmod, so both are found.
+    pub fn read_modules_alias(&mut self, bytes: &[u8]) {
+        let finder = memmem::Finder::new(b"alias vfio");
+        for at in finder.find_iter(bytes) {
+            if at > 0 && bytes[at - 1] != b'\n' {
+                continue;
+            }
+            let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |length| at + length);
+            let line = &bytes[at..end];
+            let alias = &line[b"alias ".len()..];
+            if !is_vfio_pci(alias) {
+                continue;
+            }
+            self.add(Source::ModulesAlias, alias, || {
+                1 + memchr::memchr_iter(b'\n', &bytes[..at]).count()
+            });
+        }
+    }
+
+    /// Adds the entries of a `modules.builtin.modinfo` file: NUL-separated `MODULE.alias=PATTERN` records.
+    pub fn read_builtin_modinfo(&mut self, bytes: &[u8]) {
+        let finder = memmem::Finder::new(b".alias=vfio");
+        for at in finder.find_iter(bytes) {
+            let start = memchr::memrchr(0, &bytes[..at]).map_or(0, |nul| nul + 1);
+            let end = memchr::memchr(0, &bytes[at..]).map_or(bytes.len(), |length| at + length);
+            let pattern = &bytes[at + b".alias=".len()..end];
+            if !is_vfio_pci(pattern) {
+                continue;
+            }
+            let line = [pattern, b" ", &bytes[start..at]].concat();
+            self.add(Source::BuiltinModinfo, &line, || {
+                1 + memchr::memchr_iter(0, &bytes[..start]).count()
+            });
+        }
+    }
+
+    /// Adds one `alias PATTERN MODULE` line of modprobe.d, if it is about VFIO.
+    pub fn read_modprobe_alias(&mut self, alias: &str, line: usize) {
+        if is_vfio_pci(alias.as_bytes()) {
+            self.add(Source::ModprobeD, alias.as_bytes(), || line);
+        }
+    }
+
+    /// Adds a driver that is registered in the kernel, whose ids no table tells.
+    pub fn add_registered(&mut self, module: &str, pattern: &str) {
+        self.add(Source::Registered, format!("{pattern} {module}").as_bytes(), || 0);
+    }
+
+    /// `alias` is what stands after the word: pattern, space, module. A pattern may have spaces, so the module is what
+    /// comes after the last one.
+    fn add(&mut self, source: Source, alias: &[u8], line: impl Fn() -> usize) {
+        let mut odd = |kind| {
+            let text = alias.escape_ascii().to_string();
+            self.oddities.push(Oddity { source, line: line(), text, kind });
+        };
+        let Ok(text) = std::str::from_utf8(alias) else {
+            return odd(OddityKind::Encoding);
+        };
+        let Some((pattern, module)) = text.trim_end().rsplit_once([' ', '\t']) else {
+            return odd(OddityKind::NoModule);
+        };
+        let Ok(pattern) = Pattern::new(pattern.trim_end()) else {
+            return odd(OddityKind::UnbalancedBracket);
+        };
+        if pattern.has_lower_case_hex() {
+            odd(OddityKind::LowerCaseHex);
+        }
+        self.entries.push(Entry { pattern, module: module.replace('-', "_"), source });
+    }
+}
+
+fn is_vfio_pci(alias: &[u8]) -> bool {
+    alias.starts_with(b"vfio_pci:") || alias.starts_with(b"vfio-pci:")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Table {
+        let mut table = Table::default();
+        table.read_modules_alias(text.as_bytes());
+        table
+    }
+
+    fn pairs(table: &Table) -> Vec<(&str, &str)> {
+        table.entries.iter().map(|e| (e.pattern.as_str(), e.module.as_str())).collect()
+    }
+
+    #[test]
+    fn only_vfio_lines_in_order() {
+        let table = read(
+            "# Aliases extracted from modules themselves.\n\
+             alias pci:v*d*sv*sd*bc03sc*i* gpu\n\
+             alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n\
+             alias my alias vfio_pci:v1 decoy\n\
+             alias vfio_platform:x vfio_platform\n\
+             alias vfio-pci:v000015B3d0000101Esv*sd*bc*sc*i* mlx5-vfio-pci\n",
+        );
+        assert_eq!(
+            pairs(&table),
+            [
+                ("vfio_pci:v*d*sv*sd*bc*sc*i*", "vfio_pci"),
+                ("vfio-pci:v000015B3d0000101Esv*sd*bc*sc*i*", "mlx5_vfio_pci"),
+            ]
+        );
+        assert!(table.oddities.is_empty());
+    }
+
+    #[test]
+    fn the_first_line_counts_and_the_last_needs_no_newline() {
+        assert_eq!(
+            pairs(&read("alias vfio_pci:v* a\nalias vfio_pci:v1* b")),
+            [("vfio_pci:v*", "a"), ("vfio_pci:v1*", "b")]
+        );
+    }
+
+    #[test]
+    fn a_pattern_may_have_spaces() {
+        assert_eq!(
+            pairs(&read("alias vfio_pci:some card* card\n")),
+            [("vfio_pci:some card*", "card")]
+        );
+    }
+
+    #[test]
+    fn malformed_lines_are_skipped_and_counted() {
+        let table = read("alias vfio_pci:v*\nalias vfio_pci:v[ a\n\nalias vfio_pci:v* ok\n");
+        assert_eq!(pairs(&table), [("vfio_pci:v*", "ok")]);
+        let odd: Vec<(usize, OddityKind)> =
+            table.oddities.iter().map(|o| (o.line, o.kind)).collect();
+        assert_eq!(odd, [(1, OddityKind::NoModule), (2, OddityKind::UnbalancedBracket)]);
+        assert!(table.oddities.iter().all(|o| o.kind.is_skipped()));
+    }
+
+    #[test]
+    fn bytes_that_are_not_text() {
+        let mut table = Table::default();
+        table.read_modules_alias(b"alias vfio_pci:\xff\xfe a\n");
+        assert_eq!(table.oddities[0].kind, OddityKind::Encoding);
+        assert_eq!(table.oddities[0].text, "vfio_pci:\\xff\\xfe a");
+    }
+
+    #[test]
+    fn lower_case_hex_is_kept_but_said() {
+        let table = read("alias vfio_pci:v000015b3d0000101esv*sd*bc*sc*i* mlx5_vfio_pci\n");
+        assert_eq!(table.entries.len(), 1);
+        assert_eq!(table.oddities[0].kind, OddityKind::LowerCaseHex);
+    }
+
+    #[test]
+    fn builtin_modinfo_records() {
+        let mut table = Table::default();
+        table.read_builtin_modinfo(
+            b"vfio_pci.license=GPL v2\0vfio_pci.alias=vfio_pci:v*d*sv*sd*bc*sc*i*\0\
+              8250.alias=pnp:d\0mlx5-vfio-pci.alias=vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*\0",
+        );
+        assert_eq!(
+            pairs(&table),
+            [
+                ("vfio_pci:v*d*sv*sd*bc*sc*i*", "vfio_pci"),
+                ("vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*", "mlx5_vfio_pci"),
+            ]
+        );
+        assert!(table.entries.iter().all(|entry| entry.source == Source::BuiltinModinfo));
+    }
+
+    #[test]
+    fn a_table_of_more_than_8_mib() {
+        let mut text =
+            "alias pci:v00008086d00001234sv*sd*bc*sc*i* some_native_driver\n".repeat(160_000);
+        assert!(text.len() > 8 << 20);
+        text.push_str("alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n");
+        assert_eq!(pairs(&read(&text)), [("vfio_pci:v*d*sv*sd*bc*sc*i*", "vfio_pci")]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut table = Table::default();
+            table.read_modules_alias(&bytes);
+            table.read_builtin_modinfo(&bytes);
+            table.read_modules_alias(&[b"alias vfio_pci:", bytes.as_slice()].concat());
+            table.read_builtin_modinfo(&[b"m.alias=vfio_pci:", bytes.as_slice()].concat());
+        }
+    }
+}
