@@ -93,6 +93,20 @@ impl Modalias {
         self.text[offset + 4..offset + 8].to_ascii_lowercase()
     }
 
+    fn id_number(&self, offset: usize) -> u16 {
+        u16::from_str_radix(&self.text[offset + 4..offset + 8], 16).expect("hex digits, checked when it was read")
+    }
+
+    /// The vendor id.
+    pub fn vendor_id(&self) -> u16 {
+        self.id_number(VENDOR)
+    }
+
+    /// The device id.
+    pub fn device_id(&self) -> u16 {
+        self.id_number(DEVICE)
+    }
+
     /// The vendor id, four lower-case hex digits.
     pub fn vendor(&self) -> String {
         self.id(VENDOR)

@@ -4,12 +4,13 @@
 use super::modalias::Modalias;
 use super::pattern::FIELDS;
 use super::table::{Entry, Source, Table};
+use crate::kernel_name::ModuleName;
 
 /// An entry that matches the device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Match {
     /// The module it names.
-    pub module: String,
+    pub module: ModuleName,
     /// The pattern, as written.
     pub alias: String,
     /// How many of its fields are wildcards.
@@ -31,7 +32,7 @@ pub fn rank(table: &Table, modalias: &Modalias) -> Vec<Match> {
         .filter(|entry| entry.pattern.matches(&key))
         .map(|entry| {
             let wildcards = entry.pattern.wildcards();
-            (wildcards, wildcards == FIELDS && entry.module != "vfio_pci", entry)
+            (wildcards, wildcards == FIELDS && entry.module.as_str() != "vfio_pci", entry)
         })
         .collect();
     // A stable sort keeps the table's order among equals.

@@ -8,6 +8,7 @@ use memchr::memmem;
 use serde::Serialize;
 
 use super::pattern::Pattern;
+use crate::kernel_name::ModuleName;
 
 /// Where an entry was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -24,6 +25,9 @@ pub enum Source {
     /// A driver registered in `/sys/bus/pci/drivers` that no table names, with its ids from the catalogue.
     #[serde(rename = "registered")]
     Registered,
+    /// No `modules.alias` at all: the generic driver is taken to be there.
+    #[serde(rename = "assumed")]
+    Assumed,
 }
 
 impl fmt::Display for Source {
@@ -33,6 +37,7 @@ impl fmt::Display for Source {
             Source::ModulesAlias => "modules.alias",
             Source::BuiltinModinfo => "modules.builtin.modinfo",
             Source::Registered => "registered",
+            Source::Assumed => "assumed",
         })
     }
 }
@@ -42,8 +47,8 @@ impl fmt::Display for Source {
 pub struct Entry {
     /// The alias pattern.
     pub pattern: Pattern,
-    /// The module, with underscores as `/sys/module` and `modules.alias` have it.
-    pub module: String,
+    /// The module.
+    pub module: ModuleName,
     /// Where it stands.
     pub source: Source,
 }
@@ -67,6 +72,9 @@ pub enum OddityKind {
     /// `alias PATTERN` and nothing after it.
     #[error("names no module")]
     NoModule,
+    /// A module's name that is none.
+    #[error("the module's name is not one")]
+    BadModule,
     /// kmod drops these as well.
     #[error("unbalanced bracket in the pattern")]
     UnbalancedBracket,
@@ -146,6 +154,16 @@ impl Table {
         self.add(Source::Registered, format!("{pattern} {module}").as_bytes(), || 0);
     }
 
+    /// Adds the generic driver's own alias, for a host whose tables cannot be read.
+    pub fn add_assumed_generic(&mut self) {
+        self.add(Source::Assumed, b"vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci", || 0);
+    }
+
+    /// Does an entry name this module?
+    pub fn names(&self, module: &str) -> bool {
+        self.entries.iter().any(|entry| entry.module.as_str() == module)
+    }
+
     /// `alias` is what stands after the word: pattern, space, module. A pattern may have spaces, so the module is what
     /// comes after the last one.
     fn add(&mut self, source: Source, alias: &[u8], line: impl Fn() -> usize) {
@@ -159,13 +177,16 @@ impl Table {
         let Some((pattern, module)) = text.trim_end().rsplit_once([' ', '\t']) else {
             return odd(OddityKind::NoModule);
         };
+        let Ok(module) = module.parse() else {
+            return odd(OddityKind::BadModule);
+        };
         let Ok(pattern) = Pattern::new(pattern.trim_end()) else {
             return odd(OddityKind::UnbalancedBracket);
         };
         if pattern.has_lower_case_hex() {
             odd(OddityKind::LowerCaseHex);
         }
-        self.entries.push(Entry { pattern, module: module.replace('-', "_"), source });
+        self.entries.push(Entry { pattern, module, source });
     }
 }
 

@@ -1,0 +1,692 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The kernel's VFIO PCI drivers: what each is for, what it needs and what it adds.
+//!
+//! A typed view of `data/drivers.json`, which is part of the binary; `data/README.md` explains the fields.
+//! Knowledge about drivers belongs in that file, never in code. Nothing here does I/O or looks at the machine:
+//! which modules a kernel has is known by its alias tables, and they win where they differ from the catalogue.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+
+/// The bundled set of drivers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalog {
+    schema: u32,
+    core: Core,
+    drivers: Vec<Driver>,
+}
+
+/// The module that every driver here is built on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Core {
+    /// The module's name.
+    pub module: String,
+    /// The build option, which each driver's own selects.
+    pub kconfig: String,
+    /// The first release that has the module.
+    pub first_kernel: KernelVersion,
+    /// What it turns away, whichever driver asks.
+    pub refuses: Vec<CoreRefusal>,
+    /// Where that is known from.
+    pub sources: CoreSources,
+}
+
+/// A kind of device that no VFIO PCI driver can be bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoreRefusal {
+    /// The kind of device.
+    pub what: String,
+    /// What the write to `bind` answers.
+    pub errno: Errno,
+}
+
+/// Where the facts about the core are from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoreSources {
+    /// Source of [`Core::refuses`].
+    pub refuses: String,
+    /// Source of [`Core::first_kernel`].
+    pub first_kernel: String,
+}
+
+/// One VFIO PCI driver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Driver {
+    /// The module's name, as the alias tables have it.
+    pub module: String,
+    /// The driver's name, as `driver_override` needs it; not always the module's.
+    pub driver: String,
+    /// The devices it is for.
+    pub title: String,
+    /// What it adds to plain `vfio-pci`.
+    pub summary: String,
+    /// The build option.
+    pub kconfig: String,
+    /// What the build option depends on: Kconfig expressions, all of which must hold.
+    pub depends: Vec<String>,
+    /// The machines it is built for, as `uname -m` names them; empty: any.
+    pub architectures: Vec<String>,
+    /// The first release that has the driver.
+    pub first_kernel: KernelVersion,
+    /// The kind of function that it is meant for.
+    pub function: Function,
+    /// It takes any device: the generic driver.
+    pub catch_all: bool,
+    /// The ids in its table.
+    pub ids: Vec<Id>,
+    /// The ids that it refuses to be bound to.
+    pub denylist: Vec<Denied>,
+    /// The drivers of which a VF's PF must be on one; empty: it does not matter.
+    pub pf_drivers: Vec<String>,
+    /// What happens on a VF whose PF is on none of [`Driver::pf_drivers`].
+    pub without_pf_driver: Option<Shortfall>,
+    /// What happens on a function that is no VF; `None`: all is well.
+    pub on_non_vf: Option<Shortfall>,
+    /// What it can do that plain `vfio-pci` cannot.
+    pub features: Features,
+    /// What hardware, firmware and kernel must offer for its features.
+    pub requires: Vec<String>,
+    /// What the administrator has to do for its features.
+    pub preparation: Vec<Preparation>,
+    /// Native drivers' modules that come in with it, and take unbound devices.
+    pub loads: Vec<String>,
+    /// The longest that binding is known to take, in seconds; `None`: no time worth mentioning.
+    pub probe_seconds: Option<u32>,
+    /// What else is worth knowing.
+    pub notes: Vec<String>,
+    /// Where all this is known from.
+    pub sources: Sources,
+}
+
+/// A kind of PCI function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Function {
+    /// A virtual function.
+    Vf,
+    /// A physical function.
+    Pf,
+    /// Either.
+    Any,
+}
+
+/// A device that a driver's table lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Id {
+    /// PCI vendor id.
+    #[serde(with = "hex")]
+    pub vendor: u16,
+    /// PCI device id.
+    #[serde(with = "hex")]
+    pub device: u16,
+    /// What it is.
+    pub name: String,
+    /// The first release known to list it, if that is later than the driver.
+    pub since: Option<KernelVersion>,
+}
+
+/// A device that a driver refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Denied {
+    /// PCI vendor id.
+    #[serde(with = "hex")]
+    pub vendor: u16,
+    /// PCI device id.
+    #[serde(with = "hex")]
+    pub device: u16,
+    /// What it is.
+    pub name: String,
+    /// Why it is refused.
+    pub reason: String,
+}
+
+/// How a driver falls short of what it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shortfall {
+    /// How far.
+    pub outcome: Outcome,
+    /// What the probe fails with, where it fails.
+    pub errno: Option<Errno>,
+    /// Why, to be shown.
+    pub reason: String,
+}
+
+/// How far a driver falls short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It binds, but does no more than plain `vfio-pci` would.
+    Limited,
+    /// It cannot be bound.
+    Fails,
+}
+
+/// The errors that probes are known to fail with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Errno {
+    /// Device or resource busy.
+    Ebusy,
+    /// Invalid argument.
+    Einval,
+    /// No such device.
+    Enodev,
+}
+
+/// What a driver adds to plain `vfio-pci`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Features {
+    /// Live migration, by release, oldest first; empty: none.
+    pub migration: Vec<Migration>,
+    /// Whether the device itself tracks the pages it writes.
+    pub dirty_tracking: DirtyTracking,
+    /// What that depends on, or what does it instead.
+    pub dirty_tracking_note: Option<String>,
+    /// The guest sees memory that is coherent with the processor's.
+    pub coherent_memory: bool,
+    /// A guest with old drivers sees the I/O ports that they need.
+    pub legacy_io: bool,
+}
+
+/// What migration can do from a release on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Migration {
+    /// The first release known to do it.
+    pub since: KernelVersion,
+    /// What it can do.
+    pub flags: Vec<MigrationFlag>,
+}
+
+/// The kernel's `VFIO_MIGRATION_*` flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MigrationFlag {
+    /// The state is copied while the device stands still.
+    StopCopy,
+    /// Devices that talk to each other can be stopped together.
+    P2p,
+    /// The state is copied while the device runs.
+    PreCopy,
+}
+
+/// Whether a device tracks the pages it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DirtyTracking {
+    /// It does not.
+    None,
+    /// It does.
+    Yes,
+    /// Some do.
+    Depends,
+}
+
+/// Something the administrator has to do for a driver's features. Never done unasked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preparation {
+    /// What is to be done.
+    pub what: String,
+    /// The command that does it, with `{pf}` and `{port}` to be filled in.
+    pub command: Option<Vec<String>>,
+    /// When it is to be done.
+    pub when: When,
+    /// The first release known to need it; `None`: all do.
+    pub since: Option<KernelVersion>,
+    /// Where that is known from.
+    pub source: String,
+}
+
+/// When a preparation is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// Before the PF's VFs are made.
+    BeforeVfs,
+    /// Before the device is bound.
+    BeforeBind,
+}
+
+/// Where the facts about a driver are from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sources {
+    /// Source of the id table.
+    pub ids: String,
+    /// Source of how the probe ends.
+    pub probe: String,
+    /// Source of the features.
+    pub features: String,
+    /// Source of the first release.
+    pub first_kernel: String,
+}
+
+impl Catalog {
+    /// The catalogue in the binary, parsed when first asked for.
+    pub fn bundled() -> &'static Self {
+        static BUNDLED: OnceLock<Catalog> = OnceLock::new();
+        BUNDLED.get_or_init(|| {
+            serde_json::from_str(include_str!("../data/drivers.json"))
+                .expect("data/drivers.json parses, a test sees to it")
+        })
+    }
+
+    /// The module below all drivers.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// All drivers, the generic one first.
+    pub fn drivers(&self) -> &[Driver] {
+        &self.drivers
+    }
+
+    /// The driver in the module of exactly this name.
+    pub fn by_module(&self, module: &str) -> Option<&Driver> {
+        self.drivers.iter().find(|d| d.module == module)
+    }
+
+    /// The driver of exactly this name.
+    pub fn by_driver(&self, driver: &str) -> Option<&Driver> {
+        self.drivers.iter().find(|d| d.driver == driver)
+    }
+
+    /// The driver that someone means, with '-' or '_', by the driver's name or the module's.
+    pub fn by_any_name(&self, name: &str) -> Option<&Driver> {
+        self.drivers.iter().find(|d| same_name(&d.module, name) || same_name(&d.driver, name))
+    }
+
+    /// The drivers whose tables list this device; the generic driver's lists none.
+    pub fn for_id(&self, vendor: u16, device: u16) -> impl Iterator<Item = &Driver> {
+        self.drivers.iter().filter(move |d| d.id(vendor, device).is_some())
+    }
+}
+
+impl Driver {
+    /// The entry for this device in the driver's table.
+    pub fn id(&self, vendor: u16, device: u16) -> Option<&Id> {
+        self.ids.iter().find(|id| (id.vendor, id.device) == (vendor, device))
+    }
+
+    /// The aliases that its module has in `modules.alias`, rebuilt from its ids.
+    pub fn alias_patterns(&self) -> impl Iterator<Item = String> {
+        let any = self.catch_all.then(|| "vfio_pci:v*d*sv*sd*bc*sc*i*".to_string());
+        let ids = self.ids.iter().map(|Id { vendor, device, .. }| {
+            format!("vfio_pci:v{vendor:08X}d{device:08X}sv*sd*bc*sc*i*")
+        });
+        any.into_iter().chain(ids)
+    }
+
+    /// The entry for this device in the driver's list of those it refuses.
+    pub fn denied(&self, vendor: u16, device: u16) -> Option<&Denied> {
+        self.denylist.iter().find(|id| (id.vendor, id.device) == (vendor, device))
+    }
+
+    /// Whether it can be built for a machine, as `uname -m` names it.
+    pub fn runs_on(&self, architecture: &str) -> bool {
+        self.architectures.is_empty() || self.architectures.iter().any(|a| a == architecture)
+    }
+
+    /// How it falls short on a function that is no VF.
+    pub fn shortfall_on_non_vf(&self) -> Option<&Shortfall> {
+        self.on_non_vf.as_ref()
+    }
+
+    /// How it falls short on a VF whose PF is on `pf_driver`, if on any.
+    pub fn shortfall_on_vf(&self, pf_driver: Option<&str>) -> Option<&Shortfall> {
+        let served = pf_driver.is_some_and(|pf| self.pf_drivers.iter().any(|d| d == pf));
+        self.without_pf_driver.as_ref().filter(|_| !served)
+    }
+
+    /// What migration can do on a kernel release; `None` if nothing, or if the release says nothing.
+    ///
+    /// Whether a device can be migrated is up to its firmware too, and known only once it is bound.
+    pub fn migration_on(&self, release: &str) -> Option<&[MigrationFlag]> {
+        let kernel = KernelVersion::parse(release)?;
+        let there = self.features.migration.iter().filter(|m| m.since <= kernel);
+        there.max_by_key(|m| m.since).map(|m| m.flags.as_slice())
+    }
+}
+
+/// Whether two names are one to the kernel's module loader, to which '-' and '_' are the same.
+fn same_name(a: &str, b: &str) -> bool {
+    let normal = |c| if c == b'-' { b'_' } else { c };
+    a.bytes().map(normal).eq(b.bytes().map(normal))
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ebusy => "EBUSY",
+            Self::Einval => "EINVAL",
+            Self::Enodev => "ENODEV",
+        })
+    }
+}
+
+impl fmt::Display for MigrationFlag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::StopCopy => "stop-copy",
+            Self::P2p => "p2p",
+            Self::PreCopy => "pre-copy",
+        })
+    }
+}
+
+/// A kernel release, as far as features depend on it: `6.12`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KernelVersion {
+    major: u16,
+    minor: u16,
+}
+
+impl KernelVersion {
+    /// Reads the version that a release such as `6.12.107+deb13-amd64` begins with.
+    pub fn parse(release: &str) -> Option<Self> {
+        let (major, rest) = release.split_once('.')?;
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        Some(Self { major: number(major)?, minor: number(&rest[..end])? })
+    }
+}
+
+/// A decimal number without a sign.
+fn number(digits: &str) -> Option<u16> {
+    if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
+}
+
+impl fmt::Display for KernelVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl From<KernelVersion> for String {
+    fn from(version: KernelVersion) -> Self {
+        version.to_string()
+    }
+}
+
+impl TryFrom<String> for KernelVersion {
+    type Error = String;
+
+    /// Takes nothing but `major.minor`, so that the catalogue is spelt in one way.
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let version = Self::parse(&text).filter(|v| v.to_string() == text);
+        version.ok_or_else(|| format!("not a kernel version: {text:?}"))
+    }
+}
+
+/// PCI ids as sysfs has them, without the `0x`: four hex digits in lower case.
+mod hex {
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub fn serialize<S: Serializer>(id: &u16, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{id:04x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let id = u16::from_str_radix(&text, 16).ok().filter(|id| format!("{id:04x}") == text);
+        id.ok_or_else(|| D::Error::custom(format!("not four hex digits in lower case: {text:?}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Module and driver, as the kernel names them.
+    const NAMES: [(&str, &str); 9] = [
+        ("vfio_pci", "vfio-pci"),
+        ("mlx5_vfio_pci", "mlx5_vfio_pci"),
+        ("hisi_acc_vfio_pci", "hisi_acc_vfio_pci"),
+        ("pds_vfio_pci", "pds_vfio_pci"),
+        ("virtio_vfio_pci", "virtio_vfio_pci"),
+        ("nvgrace_gpu_vfio_pci", "nvgrace_gpu_vfio_pci"),
+        ("qat_vfio_pci", "qat_vfio_pci"),
+        ("xe_vfio_pci", "xe-vfio-pci"),
+        ("ism_vfio_pci", "ism_vfio_pci"),
+    ];
+
+    /// The `vfio_pci:` aliases of a 7.2 kernel with every variant built: module, vendor, devices.
+    /// The last line is from the driver's source, since it builds for s390 only.
+    #[rustfmt::skip]
+    const ALIASES: [(&str, u16, &[u16]); 8] = [
+        ("hisi_acc_vfio_pci", 0x19e5, &[0xa251, 0xa256, 0xa259]),
+        ("mlx5_vfio_pci", 0x15b3, &[0x101e]),
+        ("nvgrace_gpu_vfio_pci", 0x10de, &[0x2342, 0x2345, 0x2348, 0x2941, 0x31c2]),
+        ("pds_vfio_pci", 0x1dd8, &[0x1003]),
+        ("qat_vfio_pci", 0x8086, &[0x4941, 0x4943, 0x4945, 0x4947, 0x4949]),
+        ("virtio_vfio_pci", 0x1af4, &[0x1041, 0x1042]),
+        ("xe_vfio_pci", 0x8086, &[
+            0xb080, 0xb081, 0xb082, 0xb083, 0xb084, 0xb085, 0xb086, 0xb087, 0xb08f,
+            0xb090, 0xb0a0, 0xb0b0, 0xe202, 0xe209, 0xe20b, 0xe20c, 0xe20d, 0xe210,
+            0xe211, 0xe212, 0xe216, 0xe220, 0xe221, 0xe222, 0xe223, 0xfd80, 0xfd81,
+        ]),
+        ("ism_vfio_pci", 0x1014, &[0x04ed]),
+    ];
+
+    fn driver(module: &str) -> &'static Driver {
+        Catalog::bundled().by_module(module).unwrap()
+    }
+
+    fn version(text: &str) -> KernelVersion {
+        KernelVersion::parse(text).unwrap()
+    }
+
+    #[test]
+    fn the_bundled_catalogue_parses_and_survives_a_round_trip() {
+        let bundled = Catalog::bundled();
+        assert_eq!(bundled.schema, 1);
+        let text = serde_json::to_string(bundled).unwrap();
+        assert_eq!(serde_json::from_str::<Catalog>(&text).unwrap(), *bundled);
+        let file: serde_json::Value =
+            serde_json::from_str(include_str!("../data/drivers.json")).unwrap();
+        assert_eq!(serde_json::to_value(bundled).unwrap(), file, "every field is spelt out");
+    }
+
+    #[test]
+    fn modules_and_drivers_are_named_as_in_the_kernel() {
+        let names = Catalog::bundled().drivers().iter().map(|d| (&*d.module, &*d.driver));
+        assert!(names.eq(NAMES));
+    }
+
+    #[test]
+    fn ids_are_those_of_the_kernels_alias_table_each_in_one_driver() {
+        let mut kernel: Vec<_> = ALIASES
+            .iter()
+            .flat_map(|&(module, vendor, ids)| ids.iter().map(move |&id| (vendor, id, module)))
+            .collect();
+        kernel.sort_unstable();
+        assert_eq!(kernel.len(), 45);
+
+        let mut listed: Vec<_> = Catalog::bundled()
+            .drivers()
+            .iter()
+            .flat_map(|d| d.ids.iter().map(|id| (id.vendor, id.device, &*d.module)))
+            .collect();
+        listed.sort_unstable();
+        assert_eq!(listed, kernel);
+        assert!(listed.windows(2).all(|w| (w[0].0, w[0].1) != (w[1].0, w[1].1)));
+    }
+
+    #[test]
+    fn ids_are_spelt_as_in_sysfs() {
+        let parse = |vendor: &str| {
+            let text = format!(r#"{{"vendor":"{vendor}","device":"04ed","name":"","since":null}}"#);
+            serde_json::from_str::<Id>(&text).ok().map(|id| id.vendor)
+        };
+        assert_eq!(parse("15b3"), Some(0x15b3));
+        for wrong in ["15B3", "0x15b3", "5b3", "015b3", "+5b3", "15bg", ""] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn for_id_finds_variants_only() {
+        let modules = |vendor, device| -> Vec<_> {
+            Catalog::bundled().for_id(vendor, device).map(|d| &*d.module).collect()
+        };
+        assert_eq!(modules(0x8086, 0xe20b), ["xe_vfio_pci"]);
+        assert_eq!(modules(0x15b3, 0x101e), ["mlx5_vfio_pci"]);
+        assert!(modules(0x8086, 0x10d3).is_empty());
+        assert!(modules(0x101e, 0x15b3).is_empty());
+    }
+
+    #[test]
+    fn aliases_are_as_depmod_writes_them() {
+        let aliases = |module| driver(module).alias_patterns().collect::<Vec<_>>();
+        assert_eq!(aliases("vfio_pci"), ["vfio_pci:v*d*sv*sd*bc*sc*i*"]);
+        assert_eq!(aliases("mlx5_vfio_pci"), ["vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*"]);
+        assert_eq!(aliases("ism_vfio_pci"), ["vfio_pci:v00001014d000004EDsv*sd*bc*sc*i*"]);
+        assert_eq!(aliases("xe_vfio_pci").len(), 27);
+    }
+
+    #[test]
+    fn drivers_are_found_by_either_spelling() {
+        let catalog = Catalog::bundled();
+        for (module, driver) in NAMES {
+            assert_eq!(catalog.by_module(module).unwrap().driver, driver);
+            assert_eq!(catalog.by_driver(driver).unwrap().module, module);
+            for name in [module, driver, &module.replace('_', "-"), &driver.replace('-', "_")] {
+                assert_eq!(catalog.by_any_name(name).unwrap().module, module, "{name}");
+            }
+        }
+        assert_eq!(catalog.by_driver("vfio_pci"), None);
+        assert_eq!(catalog.by_module("vfio-pci"), None);
+        for name in ["", "vfio", "vfio-pci ", "VFIO-PCI", "mlx5_core", "vfio_pci_core"] {
+            assert_eq!(catalog.by_any_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn kernel_versions_are_numbers_not_text() {
+        assert!(version("6.2") < version("6.12"));
+        assert!(version("6.19") < version("7.0"));
+        assert_eq!(version("6.12.107+deb13-amd64"), version("6.12"));
+        assert_eq!(version("7.0.0-43-generic").to_string(), "7.0");
+        assert_eq!(version("6.19-rc1"), version("6.19"));
+        assert_eq!(version("5.15").to_string(), "5.15");
+        for garbage in ["", "6", "6.", ".12", "six.twelve", "v6.12", " 6.12", "+6.12", "6.99999"] {
+            assert_eq!(KernelVersion::parse(garbage), None, "{garbage}");
+        }
+    }
+
+    #[test]
+    fn kernel_versions_in_the_catalogue_are_major_and_minor() {
+        let parse = |text: &str| serde_json::from_value::<KernelVersion>(text.into()).ok();
+        assert_eq!(parse("6.12"), Some(version("6.12")));
+        for wrong in ["6.12.1", "06.12", "6", "6.12-rc1"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn migration_depends_on_the_kernel() {
+        use MigrationFlag::{P2p, PreCopy, StopCopy};
+        let cases: [(&str, &str, Option<&[MigrationFlag]>); 13] = [
+            ("mlx5_vfio_pci", "5.15.0-91-generic", None),
+            ("mlx5_vfio_pci", "6.1.0-56-amd64", Some(&[StopCopy, P2p])),
+            ("mlx5_vfio_pci", "7.0.0-43-generic", Some(&[StopCopy, P2p, PreCopy])),
+            ("mlx5_vfio_pci", "garbage", None),
+            ("hisi_acc_vfio_pci", "6.1.0-56-arm64", Some(&[StopCopy])),
+            ("hisi_acc_vfio_pci", "6.12.107+deb13-arm64", Some(&[StopCopy, PreCopy])),
+            ("pds_vfio_pci", "6.12.107+deb13-amd64", Some(&[StopCopy, P2p])),
+            ("virtio_vfio_pci", "6.8.0-149-generic", None),
+            ("virtio_vfio_pci", "6.12.107+deb13-amd64", None),
+            ("virtio_vfio_pci", "7.0.0-43-generic", Some(&[StopCopy, P2p, PreCopy])),
+            ("xe_vfio_pci", "7.0.0-43-generic", Some(&[StopCopy, P2p])),
+            ("nvgrace_gpu_vfio_pci", "7.3.4+deb13-arm64", None),
+            ("vfio_pci", "7.3.4+deb13-amd64", None),
+        ];
+        for (module, release, flags) in cases {
+            assert_eq!(driver(module).migration_on(release), flags, "{module} on {release}");
+        }
+    }
+
+    #[test]
+    fn shortfalls_are_those_of_the_probes() {
+        use Errno::{Einval, Enodev};
+        use Outcome::{Fails, Limited};
+        let seen = |s: Option<&Shortfall>| s.map(|s| (s.outcome, s.errno));
+        let limited = Some((Limited, None));
+        let cases = [
+            ("vfio_pci", None, None),
+            ("mlx5_vfio_pci", limited, limited),
+            ("hisi_acc_vfio_pci", limited, limited),
+            ("pds_vfio_pci", Some((Fails, Some(Einval))), Some((Fails, Some(Einval)))),
+            ("virtio_vfio_pci", limited, limited),
+            ("nvgrace_gpu_vfio_pci", None, None),
+            ("qat_vfio_pci", Some((Fails, Some(Enodev))), Some((Fails, Some(Enodev)))),
+            ("xe_vfio_pci", Some((Fails, Some(Enodev))), limited),
+            ("ism_vfio_pci", None, None),
+        ];
+        for (module, without_pf_driver, on_non_vf) in cases {
+            let driver = driver(module);
+            for pf in [None, Some("vfio-pci")] {
+                assert_eq!(seen(driver.shortfall_on_vf(pf)), without_pf_driver, "{module}");
+            }
+            assert_eq!(seen(driver.shortfall_on_non_vf()), on_non_vf, "{module}");
+            for pf in &driver.pf_drivers {
+                assert_eq!(driver.shortfall_on_vf(Some(pf)), None, "{module} with {pf}");
+            }
+        }
+    }
+
+    #[test]
+    fn entries_hold_together() {
+        let machines = ["x86_64", "aarch64", "s390x", "ppc64le", "riscv64"];
+        for d in Catalog::bundled().drivers() {
+            let name = &d.module;
+            assert_eq!(d.catch_all, name == "vfio_pci", "{name}");
+            assert_eq!(d.catch_all, d.ids.is_empty(), "{name}");
+            assert!(d.architectures.iter().all(|a| machines.contains(&&**a)), "{name}");
+            assert!(d.kconfig.starts_with("CONFIG_"), "{name}");
+            assert_eq!(d.pf_drivers.is_empty(), d.without_pf_driver.is_none(), "{name}");
+            assert_eq!(d.function == Function::Vf, d.on_non_vf.is_some(), "{name}");
+            let shortfalls = [&d.without_pf_driver, &d.on_non_vf];
+            for s in shortfalls.into_iter().flatten() {
+                assert_eq!(s.errno.is_some(), s.outcome == Outcome::Fails, "{name}");
+            }
+            let migration = &d.features.migration;
+            assert!(migration.is_sorted_by(|a, b| a.since < b.since), "{name}");
+            assert!(migration.iter().all(|m| m.since >= d.first_kernel), "{name}");
+            assert!(migration.iter().all(|m| m.flags.contains(&MigrationFlag::StopCopy)), "{name}");
+            let since = d.ids.iter().filter_map(|id| id.since);
+            assert!(since.into_iter().all(|v| v > d.first_kernel), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_generic_driver_refuses_ids() {
+        for d in Catalog::bundled().drivers() {
+            assert_eq!(d.denylist.is_empty(), !d.catch_all, "{}", d.module);
+        }
+        let generic = driver("vfio_pci");
+        assert_eq!(generic.denied(0x8086, 0x0b25).unwrap().device, 0x0b25);
+        assert_eq!(generic.denied(0x8086, 0x4941), None);
+    }
+
+    #[test]
+    fn architectures_limit_where_a_driver_runs() {
+        assert!(driver("vfio_pci").runs_on("riscv64"));
+        assert!(driver("ism_vfio_pci").runs_on("s390x"));
+        assert!(!driver("ism_vfio_pci").runs_on("x86_64"));
+        assert!(!driver("nvgrace_gpu_vfio_pci").runs_on("x86_64"));
+    }
+}

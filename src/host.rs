@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The host looked at: a root directory and a kernel release. The only place that spells a path, so that `--root`
+//! moves the whole world.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::address::Address;
+use crate::kernel_name::{DriverName, ModuleName};
+
+/// Where the host's files are, and which kernel's module tables count.
+#[derive(Clone, Debug)]
+pub struct Host {
+    root: PathBuf,
+    kernel: Option<String>,
+}
+
+/// Why a host's kernel could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// `--root` is not a directory.
+    #[error("{0} is not a directory")]
+    Root(PathBuf),
+    /// No kernel release to be read.
+    #[error("cannot read the kernel release from {path}: {source}; name it with --kernel")]
+    Release {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why that failed.
+        source: io::Error,
+    },
+    /// `--kernel` with something that cannot be a directory's name.
+    #[error("'{0}' is not a kernel release (like 6.12.107+deb13-amd64, a directory of /lib/modules)")]
+    Kernel(String),
+}
+
+impl Host {
+    /// A host under `root`; `kernel` names the release to choose for, instead of the one that runs.
+    pub fn new(root: &Path, kernel: Option<String>) -> Result<Host, HostError> {
+        if !root.is_dir() {
+            return Err(HostError::Root(root.to_path_buf()));
+        }
+        if let Some(name) = &kernel {
+            if name.is_empty() || name.starts_with('.') || !name.bytes().all(|b| b.is_ascii_graphic() && b != b'/') {
+                return Err(HostError::Kernel(name.escape_default().to_string()));
+            }
+        }
+        Ok(Host { root: root.to_path_buf(), kernel })
+    }
+
+    /// Is this the machine itself?
+    pub fn is_this_machine(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The release of the kernel that runs.
+    pub fn running(&self) -> Result<String, HostError> {
+        let path = self.root.join("proc/sys/kernel/osrelease");
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim_end().to_string()),
+            Err(source) => Err(HostError::Release { path, source }),
+        }
+    }
+
+    /// The release whose module tables count: `--kernel`, else the one that runs.
+    pub fn release(&self) -> Result<String, HostError> {
+        match &self.kernel {
+            Some(kernel) => Ok(kernel.clone()),
+            None => self.running(),
+        }
+    }
+
+    /// The directory of a release's modules and tables; the first of the places distributions use that is there, else
+    /// the usual one.
+    pub fn modules(&self, release: &str) -> PathBuf {
+        // NixOS keeps them beside the booted system; merged-usr roots may lack the /lib link.
+        let places = ["lib/modules", "usr/lib/modules", "run/booted-system/kernel-modules/lib/modules"];
+        let directories: Vec<PathBuf> = places.iter().map(|place| self.root.join(place).join(release)).collect();
+        directories.iter().find(|directory| directory.is_dir()).unwrap_or(&directories[0]).clone()
+    }
+
+    /// Where a release's build configuration may be, likeliest first.
+    pub fn kernel_configs(&self, release: &str) -> [PathBuf; 2] {
+        [self.root.join("boot").join(format!("config-{release}")), self.modules(release).join("config")]
+    }
+
+    /// `/sys/bus/pci`.
+    pub fn pci_bus(&self) -> PathBuf {
+        self.root.join("sys/bus/pci")
+    }
+
+    /// `/sys/bus/pci/devices`.
+    pub fn devices(&self) -> PathBuf {
+        self.root.join("sys/bus/pci/devices")
+    }
+
+    /// A device's directory.
+    pub fn device(&self, address: Address) -> PathBuf {
+        self.devices().join(address.to_string())
+    }
+
+    /// `/sys/bus/pci/drivers`.
+    pub fn drivers(&self) -> PathBuf {
+        self.root.join("sys/bus/pci/drivers")
+    }
+
+    /// A driver's directory.
+    pub fn driver(&self, driver: &DriverName) -> PathBuf {
+        self.drivers().join(driver.as_str())
+    }
+
+    /// A loaded module's directory.
+    pub fn module(&self, module: &ModuleName) -> PathBuf {
+        self.root.join("sys/module").join(module.as_str())
+    }
+
+    /// An IOMMU group's directory.
+    pub fn iommu_group(&self, group: u32) -> PathBuf {
+        self.root.join("sys/kernel/iommu_groups").join(group.to_string())
+    }
+
+    /// The class of VFIO devices; there from kernel 6.1 on, once the vfio module is in.
+    pub fn vfio_class(&self) -> PathBuf {
+        self.root.join("sys/class/vfio-dev")
+    }
+
+    /// The device nodes of VFIO.
+    pub fn vfio_nodes(&self) -> PathBuf {
+        self.root.join("dev/vfio")
+    }
+
+    /// Drop-in directories of `name`, highest precedence first (UAPI.6).
+    fn drop_in(&self, name: &str) -> [PathBuf; 4] {
+        ["etc", "run", "usr/local/lib", "usr/lib"].map(|place| self.root.join(place).join(name))
+    }
+
+    /// Policy directories, highest precedence first; the first is the administrator's, the only one written to.
+    pub fn policy_directories(&self) -> [PathBuf; 4] {
+        self.drop_in("vfioctl.d")
+    }
+
+    /// modprobe's configuration directories, highest precedence first (modprobe.d(5)).
+    pub fn modprobe_directories(&self) -> Vec<PathBuf> {
+        let mut directories = self.drop_in("modprobe.d").to_vec();
+        // On merged-usr systems this is /usr/lib/modprobe.d again, and its files are masked by their own names.
+        directories.push(self.root.join("lib/modprobe.d"));
+        directories
+    }
+
+    /// The kernel's command line.
+    pub fn kernel_command_line(&self) -> PathBuf {
+        self.root.join("proc/cmdline")
+    }
+
+    /// Locks, one a device.
+    pub fn locks(&self) -> PathBuf {
+        self.root.join("run/vfioctl")
+    }
+}

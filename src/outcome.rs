@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What became of a device, and the exit status that says so.
+
+use serde::Serialize;
+
+use crate::address::Address;
+use crate::kernel_name::DriverName;
+
+/// The end of one device's bind, unbind or apply.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceResult {
+    /// The device.
+    pub address: Address,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The driver it is on now.
+    pub driver: Option<DriverName>,
+    /// The driver it was on before.
+    pub previous_driver: Option<DriverName>,
+    /// Is a choice kept for the next boot?
+    pub persisted: bool,
+    /// What was done, or with `--dry-run` would be, in order.
+    pub steps: Vec<StepRecord>,
+    /// What went well enough, but should be known.
+    pub warnings: Vec<String>,
+    /// Why it did not work.
+    pub error: Option<Failure>,
+}
+
+/// What became of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It is on the driver asked for, and was not before.
+    Bound,
+    /// It was taken from its VFIO driver.
+    Unbound,
+    /// It was as asked for already.
+    Unchanged,
+    /// Nothing was done, on purpose.
+    Refused,
+    /// It was tried and did not work.
+    Failed,
+    /// `--dry-run`.
+    Planned,
+}
+
+/// One step.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepRecord {
+    /// What: `override`, `clear-override`, `unbind`, `load`, `load-native`, `bind`, `probe`, `save`, `forget`.
+    pub step: &'static str,
+    /// The driver, module or file it is about, if any.
+    pub target: Option<String>,
+    /// Why it is part of the plan.
+    pub reason: String,
+    /// Was it done? Never with `--dry-run`.
+    pub done: bool,
+}
+
+/// Why something did not work: what happened, and what to do next.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Which sort.
+    pub kind: Kind,
+    /// What happened, naming the thing and the reason.
+    pub message: String,
+    /// The next step, where there is one.
+    pub hint: Option<String>,
+}
+
+/// Sorts of failure. Each has an exit status.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Nothing is at that address.
+    NoDevice,
+    /// It would do harm or cannot work.
+    Unsafe,
+    /// The driver named is not for this device.
+    NotForDevice,
+    /// The policy is about another device that was at this address.
+    Identity,
+    /// No VFIO driver matches.
+    NoDriver,
+    /// The kernel or the file system says the caller may not.
+    Permission,
+    /// A call did not come back in time.
+    Timeout,
+    /// A driver's module cannot be loaded.
+    Module,
+    /// The kernel refused; all is as before.
+    Failed,
+    /// It failed, and so did putting things back.
+    NotRestored,
+}
+
+impl Kind {
+    /// The exit status for this sort.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Kind::Failed | Kind::Module => 1,
+            Kind::NoDevice => 3,
+            Kind::Unsafe | Kind::NotForDevice | Kind::Identity => 4,
+            Kind::NoDriver => 5,
+            Kind::Permission => 6,
+            Kind::Timeout => 7,
+            Kind::NotRestored => 8,
+        }
+    }
+
+    /// Was nothing done on purpose?
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Kind::NoDevice | Kind::Unsafe | Kind::NotForDevice | Kind::Identity | Kind::NoDriver)
+    }
+}
+
+impl Failure {
+    /// A failure with something to do about it.
+    pub fn new(kind: Kind, message: impl Into<String>, hint: impl Into<String>) -> Failure {
+        Failure { kind, message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// A failure that says all there is to say.
+    pub fn plain(kind: Kind, message: impl Into<String>) -> Failure {
+        Failure { kind, message: message.into(), hint: None }
+    }
+}
+
+impl DeviceResult {
+    /// The exit status for this device.
+    pub fn exit_status(&self) -> u8 {
+        self.error.as_ref().map_or(0, |failure| failure.kind.exit_status())
+    }
+}

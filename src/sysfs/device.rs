@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A PCI device as sysfs shows it.
+//!
+//! Read is what a listing needs: `modalias` (which holds all ids and the class), `driver_override`, and the links. None of
+//! these reaches the hardware; `config`, `vpd` and the link speeds would.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+
+use super::node::{Node, ReadError};
+use crate::address::Address;
+use crate::host::Host;
+use crate::kernel_name::DriverName;
+use crate::matcher::Modalias;
+
+/// A PCI device and its bindings, at the moment of reading.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Device {
+    /// Where it is.
+    pub address: Address,
+    /// What it is.
+    pub modalias: Modalias,
+    /// The driver its `driver` link names. The link shows before a probe is over, and goes before a removal is.
+    pub driver: Option<DriverName>,
+    /// `driver_override`; `None` when unset. The kernel takes any text, so it need not be a driver's name.
+    pub driver_override: Option<String>,
+    /// Its IOMMU group.
+    pub iommu_group: Option<u32>,
+    /// A VF's PF.
+    pub pf: Option<Address>,
+    /// A PF's VFs, in bus order.
+    pub vfs: Vec<Address>,
+}
+
+impl Device {
+    /// Reads one device; `None` where there is none.
+    pub fn read(host: &Host, address: Address) -> Result<Option<Device>, ReadError> {
+        let node = Node::new(host.device(address));
+        let Some(mut device) = read_without_vfs(&node, address)? else { return Ok(None) };
+        for name in node.names_in("")? {
+            if name.starts_with("virtfn") {
+                device.vfs.extend(link_address(&node, &name)?);
+            }
+        }
+        device.vfs.sort();
+        Ok(Some(device))
+    }
+
+    /// A PCI-to-PCI or CardBus bridge: no VFIO driver takes one (`vfio_pci_core_init_dev` wants header type 0).
+    pub fn is_bridge(&self) -> bool {
+        matches!(&self.modalias.class()[..4], "0604" | "0607")
+    }
+
+    /// The names in `vfio-dev/`: there when a driver, whatever its name, has made a VFIO device of this one. Kernels before
+    /// 6.1 have no such directory. Names other than `vfioN` occur (`noiommu-vfioN` from 7.3 on).
+    pub fn vfio_devices(host: &Host, address: Address) -> Result<Vec<String>, ReadError> {
+        Node::new(host.device(address)).names_in("vfio-dev")
+    }
+}
+
+/// All devices, in bus order. One that goes away meanwhile is left out.
+pub fn list(host: &Host) -> Result<Vec<Device>, ReadError> {
+    let directory = host.devices();
+    let fail = |source: io::Error| ReadError { path: directory.clone(), source };
+    let mut devices = Vec::new();
+    for entry in fs::read_dir(&directory).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name();
+        let Some(address) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        devices.extend(read_without_vfs(&Node::new(host.device(address)), address)?);
+    }
+    devices.sort_by_key(|device| device.address);
+
+    // Every VF names its PF: no need to look through the PFs' directories.
+    let mut vfs: BTreeMap<Address, Vec<Address>> = BTreeMap::new();
+    for device in &devices {
+        if let Some(pf) = device.pf {
+            vfs.entry(pf).or_default().push(device.address);
+        }
+    }
+    for device in &mut devices {
+        device.vfs = vfs.remove(&device.address).unwrap_or_default();
+    }
+    Ok(devices)
+}
+
+fn read_without_vfs(node: &Node, address: Address) -> Result<Option<Device>, ReadError> {
+    let Some(modalias) = node.read_if_there("modalias")? else { return Ok(None) };
+    let modalias = modalias.parse().map_err(|error| invalid(node, "modalias", error))?;
+    let driver = match node.link_name("driver")? {
+        Some(name) => Some(name.parse().map_err(|error| invalid(node, "driver", error))?),
+        None => None,
+    };
+    // Absent before 3.16; `(null)` is how the kernel prints an unset string.
+    let driver_override = node.read_if_there("driver_override")?.filter(|text| text != "(null)");
+    let iommu_group = match node.link_name("iommu_group")? {
+        Some(name) => Some(name.parse().map_err(|error| invalid(node, "iommu_group", error))?),
+        None => None,
+    };
+    let pf = link_address(node, "physfn")?;
+    Ok(Some(Device { address, modalias, driver, driver_override, iommu_group, pf, vfs: Vec::new() }))
+}
+
+fn link_address(node: &Node, name: &str) -> Result<Option<Address>, ReadError> {
+    match node.link_name(name)? {
+        Some(target) => Ok(Some(target.parse().map_err(|error| invalid(node, name, error))?)),
+        None => Ok(None),
+    }
+}
+
+fn invalid(node: &Node, name: &str, error: impl std::error::Error + Send + Sync + 'static) -> ReadError {
+    ReadError { path: node.path().join(name), source: io::Error::new(io::ErrorKind::InvalidData, error) }
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the kernel says, typed: devices, drivers, groups. Reading is all that is done here, but for [`control`], which
+//! holds the only writes.
+
+pub mod control;
+mod device;
+mod driver;
+mod group;
+mod node;
+
+pub use device::{Device, list};
+pub use driver::{drivers_of_module, is_registered, module_of_driver, registered};
+pub use group::Group;
+pub use node::{Node, ReadError};
