@@ -1,13 +1,47 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! vfioctl
+//! vfioctl: give a PCI device the VFIO driver that fits it.
+//!
+//! This library is the program's own; it is one so that tests can reach its parts. Imports run one way: [`command`] →
+//! {[`policy`], [`plan`], [`apply`], [`gather`]} → {[`sysfs`], [`matcher`], [`modules`], [`catalog`], [`host`]}.
+//!
+//! * [`cli`] is what was typed; it asks the machine nothing.
+//! * [`command`] has a file a verb: gather, choose, plan, apply, report; short, without rules of its own.
+//! * [`host`] is the root directory and the kernel release, and the only place that spells a path.
+//! * [`address`] and [`kernel_name`] are the names of things: devices, drivers, modules.
+//! * [`class`] has short names for device classes.
+//! * [`sysfs`] is what the kernel says, typed, and in [`sysfs::control`] the only writes.
+//! * [`matcher`] is pure: from a modalias and alias tables to a ranking.
+//! * [`modules`] reads the tables' files, knows which modules can be had, and runs modprobe.
+//! * [`catalog`] is `data/drivers.json`, typed.
+//! * [`verdict`] is pure: what each match is good for on a device, by what the catalogue knows.
+//! * [`policy`] is the administrator's persisted choices, and the only writer to /etc.
+//! * [`drop_in`] has the rules of drop-in directories, for policy and for modprobe.d.
+//! * [`gather`] reads what the pure parts decide on.
+//! * [`plan`] is pure: from facts to a plan or a refusal.
+//! * [`apply`] carries a plan out, checks each step and undoes what failed; [`lock`] keeps two of us from one device.
+//! * [`outcome`] is what became of a device, and the exit status that says so.
+//! * [`process`] runs another program, but not for ever.
+//! * [`names`] are hardware names from udev's hwdb.
+//! * [`report`] shows one result as text or as JSON.
+
 pub mod address;
+pub mod apply;
 pub mod catalog;
+pub mod class;
+pub mod cli;
+pub mod command;
 pub mod drop_in;
+pub mod gather;
 pub mod host;
 pub mod kernel_name;
+pub mod lock;
 pub mod matcher;
 pub mod modules;
+pub mod names;
 pub mod outcome;
+pub mod plan;
+pub mod policy;
 pub mod process;
+pub mod report;
 pub mod sysfs;
 pub mod verdict;

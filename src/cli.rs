@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What was typed. Asks the machine nothing.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
+
+use crate::address::Address;
+use crate::class::ClassFilter;
+use crate::kernel_name::DriverName;
+use crate::matcher::Modalias;
+use crate::sysfs::control::WRITER_COMMAND;
+
+/// Give a PCI device the VFIO driver that fits it.
+#[derive(Parser, Debug)]
+#[command(name = "vfioctl", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "\
+Exit status: 0 done, or nothing to do; 1 failed and put back; 2 usage; 3 no such device; 4 refused as unsafe; \
+5 no driver matches; 6 not permitted; 7 timed out, the device may be stuck; 8 failed and could not be put back. \
+Of several devices, the highest.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Options of every command.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Options of every command.
+#[derive(Args, Debug, Clone)]
+pub struct Common {
+    /// Look at the host whose root directory is DIR
+    #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    pub root: PathBuf,
+
+    /// Choose for this kernel release instead of the one that runs
+    #[arg(long, global = true, value_name = "RELEASE")]
+    pub kernel: Option<String>,
+
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Say what would be done, and do nothing
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+
+    /// Give up on a call into the kernel after S seconds
+    #[arg(long, global = true, value_name = "S", default_value = "60", value_parser = seconds)]
+    pub timeout: Duration,
+
+    /// Colour the output
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+
+    /// Say every step, and what was odd in the tables
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// List devices: driver, IOMMU group, best VFIO driver
+    List(List),
+    /// Show everything about one device
+    Show {
+        /// PCI address, like 0000:3b:00.1 or 3b:00.1
+        address: Address,
+    },
+    /// Print the name of the best VFIO driver, and nothing else
+    Match(Subject),
+    /// Show every driver that matches, in order, with verdict and reasons
+    Explain(Subject),
+    /// Bind devices to their best VFIO driver, and keep that for the next boot
+    Bind(Bind),
+    /// Give devices back to the kernel's own choice, and forget what was kept
+    Unbind(Unbind),
+    /// Do what the policy in vfioctl.d says
+    Apply {
+        /// Only these devices
+        addresses: Vec<Address>,
+    },
+    /// Set the VFIO drivers that exist against those this kernel has
+    Drivers,
+    /// Make this process the one that writes to sysfs
+    #[command(name = WRITER_COMMAND, hide = true)]
+    WriteAttributes,
+}
+
+/// Which devices to list.
+#[derive(Args, Debug)]
+pub struct List {
+    /// Only devices of this class: a name (network, nvme) or hex digits (0108)
+    #[arg(long, value_name = "C")]
+    pub class: Option<ClassFilter>,
+
+    /// Only devices on this driver; none: on no driver
+    #[arg(long, value_name = "D")]
+    pub driver: Option<DriverName>,
+
+    /// Only devices of this IOMMU group
+    #[arg(long, value_name = "N")]
+    pub group: Option<u32>,
+
+    /// Only VFIO devices
+    #[arg(long)]
+    pub vfio: bool,
+}
+
+/// A device, or a modalias in place of one.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct Subject {
+    /// PCI address, like 0000:3b:00.1 or 3b:00.1
+    pub address: Option<Address>,
+
+    /// A modalias in place of a device
+    #[arg(long, value_name = "M")]
+    pub modalias: Option<Modalias>,
+}
+
+/// How to bind.
+#[derive(Args, Debug)]
+pub struct Bind {
+    /// PCI addresses, like 0000:3b:00.1 or 3b:00.1
+    #[arg(required = true)]
+    pub addresses: Vec<Address>,
+
+    /// Take this driver ('-' and '_' alike); none: keep all drivers off
+    #[arg(long, value_name = "D")]
+    pub driver: Option<DriverName>,
+
+    /// Take the best driver or none: no fallback
+    #[arg(long)]
+    pub strict: bool,
+
+    /// Do it in spite of what speaks against it
+    #[arg(long, value_name = "KIND", num_args = 0..=1, require_equals = true, default_missing_value = "driver", value_delimiter = ',')]
+    pub force: Vec<Force>,
+
+    /// Do not keep the choice for the next boot
+    #[arg(long)]
+    pub no_save: bool,
+
+    /// Take the whole IOMMU group of each device, its bridges left out
+    #[arg(long)]
+    pub group: bool,
+}
+
+/// What may be overridden.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Force {
+    /// The driver does not list the device
+    Driver,
+}
+
+/// How to give back.
+#[derive(Args, Debug)]
+pub struct Unbind {
+    /// PCI addresses, like 0000:3b:00.1 or 3b:00.1
+    #[arg(required = true)]
+    pub addresses: Vec<Address>,
+
+    /// Bind to this driver instead of the kernel's own choice
+    #[arg(long, value_name = "D")]
+    pub driver: Option<DriverName>,
+
+    /// Keep the choice for the next boot
+    #[arg(long)]
+    pub no_save: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_string())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(timeout) if !timeout.is_zero() => Ok(timeout),
+        _ => Err("must be more than 0 seconds".to_string()),
+    }
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What every verb has: the host, the options, and where to report.
+
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::address::Address;
+use crate::cli::Common;
+use crate::gather::Chooser;
+use crate::host::Host;
+use crate::modules::Tables;
+use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
+use crate::plan::Step;
+use crate::policy::{self, Decision, Policy};
+use crate::report::{Output, PolicyView};
+use crate::sysfs::Device;
+
+/// How many devices are worked on at a time: the kernel's probes are what takes long, not we.
+const PARALLEL: usize = 64;
+
+/// What every verb has.
+pub struct Context {
+    /// The host.
+    pub host: Host,
+    /// Where to report.
+    pub output: Output,
+    /// How long a call into the kernel may take.
+    pub timeout: Duration,
+    /// Only say what would be done?
+    pub is_dry_run: bool,
+}
+
+impl Context {
+    /// Looks at the host that the options name.
+    pub fn new(common: &Common) -> Result<Context> {
+        let output = Output { is_json: common.json, color: common.color, is_verbose: common.verbose };
+        Ok(Context {
+            host: Host::new(&common.root, common.kernel.clone())?,
+            output,
+            timeout: common.timeout,
+            is_dry_run: common.dry_run,
+        })
+    }
+
+    /// Reads the alias tables, and says what is missing or, with -v, odd.
+    pub fn chooser(&self) -> Result<Chooser<'_>> {
+        let chooser = Chooser::new(&self.host)?;
+        self.remark(&chooser.tables);
+        Ok(chooser)
+    }
+
+    fn remark(&self, tables: &Tables) {
+        if let Some(path) = &tables.missing {
+            self.output.warn(&format!(
+                "{} is not there: which variant drivers kernel {} has is unknown, so vfio-pci is taken",
+                path.display(),
+                tables.release
+            ));
+        }
+        if self.output.is_verbose {
+            for oddity in &tables.table.oddities {
+                self.output.note(&format!("{}:{}: {}: {}", oddity.source, oddity.line, oddity.kind, oddity.text));
+            }
+            let skipped = tables.table.oddities.iter().filter(|oddity| oddity.kind.is_skipped()).count();
+            if skipped > 0 {
+                self.output.note(&format!("{skipped} malformed lines skipped"));
+            }
+        }
+    }
+
+    /// Reads the policy, and names the files that are none; the second value says whether there were any.
+    pub fn policy(&self) -> (Policy, bool) {
+        let (policy, errors) = Policy::read(&self.host);
+        for error in &errors {
+            self.output.warn(&format!("policy left out: {error}"));
+        }
+        (policy, !errors.is_empty())
+    }
+
+    /// A device that must be there.
+    pub fn device(&self, address: Address) -> Result<Device, Failure> {
+        match Device::read(&self.host, address) {
+            Ok(Some(device)) => Ok(device),
+            Ok(None) => Err(Failure::new(
+                Kind::NoDevice,
+                format!("no PCI device {address} ({} is not there)", self.host.device(address).display()),
+                "'vfioctl list' shows those there are",
+            )),
+            Err(error) => Err(Failure::plain(Kind::Failed, format!("{address}: {error}"))),
+        }
+    }
+
+    /// Hears of each step as it begins; with -v so does the user.
+    pub fn observe(&self, address: Address, text: &str) {
+        if self.output.is_verbose {
+            self.output.note(&format!("{address}: {text}"));
+        }
+    }
+
+    /// A result for a device to which nothing was done.
+    pub fn untouched(&self, address: Address, failure: Failure) -> DeviceResult {
+        let driver = crate::gather::driver_of(&self.host, address).ok().flatten();
+        DeviceResult {
+            address,
+            outcome: if failure.kind.is_refusal() { Outcome::Refused } else { Outcome::Failed },
+            driver: driver.clone(),
+            previous_driver: driver,
+            persisted: policy::has_own_file(&self.host, address),
+            steps: Vec::new(),
+            warnings: Vec::new(),
+            error: Some(failure),
+        }
+    }
+
+    /// What `--dry-run` has to say of a device.
+    pub fn planned(&self, device: &Device, steps: &[Step], warnings: Vec<String>) -> DeviceResult {
+        DeviceResult {
+            address: device.address,
+            outcome: Outcome::Planned,
+            driver: device.driver.clone(),
+            previous_driver: device.driver.clone(),
+            persisted: policy::has_own_file(&self.host, device.address),
+            steps: steps.iter().map(crate::apply::record).collect(),
+            warnings,
+            error: None,
+        }
+    }
+
+    /// Works on several devices at once; the results come in the order of the addresses.
+    pub fn each<F>(&self, addresses: &[Address], work: F) -> Vec<DeviceResult>
+    where
+        F: Fn(Address) -> Result<DeviceResult, Failure> + Sync,
+    {
+        let results: Mutex<Vec<Option<DeviceResult>>> = Mutex::new(vec![None; addresses.len()]);
+        let queue = Mutex::new(addresses.iter().enumerate());
+        thread::scope(|scope| {
+            for _ in 0..addresses.len().min(PARALLEL) {
+                scope.spawn(|| {
+                    loop {
+                        let next = queue.lock().expect("no thread panics with the queue").next();
+                        let Some((index, &address)) = next else { break };
+                        let result = work(address).unwrap_or_else(|failure| self.untouched(address, failure));
+                        results.lock().expect("no thread panics with the results")[index] = Some(result);
+                    }
+                });
+            }
+        });
+        let results = results.into_inner().expect("no thread panics with the results");
+        results.into_iter().map(|result| result.expect("every device was worked on")).collect()
+    }
+
+    /// Reports results and gives the exit status: the highest.
+    pub fn conclude(&self, command: &str, results: &[DeviceResult]) -> Result<u8> {
+        crate::report::results(self.output, command, results)?;
+        Ok(results.iter().map(DeviceResult::exit_status).max().unwrap_or(0))
+    }
+}
+
+/// Addresses without their repetitions, in the order given.
+pub fn distinct(addresses: &[Address]) -> Vec<Address> {
+    let mut distinct = Vec::with_capacity(addresses.len());
+    for &address in addresses {
+        if !distinct.contains(&address) {
+            distinct.push(address);
+        }
+    }
+    distinct
+}
+
+/// What the policy says about a device, for showing.
+pub fn policy_view(policy: &Policy, device: &Device) -> Option<PolicyView> {
+    match policy.decide(device)? {
+        Decision::Rule(rule) => {
+            Some(PolicyView { driver: rule.driver.clone(), file: rule.file.display().to_string() })
+        }
+        Decision::OtherDevice(_) => None,
+    }
+}

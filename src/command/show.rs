@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `vfioctl show`.
+
+use anyhow::Result;
+
+use super::context::{Context, policy_view};
+use crate::address::Address;
+use crate::class;
+use crate::gather;
+use crate::names::Database;
+use crate::plan::{self, Facts};
+use crate::report::{self, Blocker, DeviceView, GroupView, ShowView};
+use crate::sysfs::Device;
+
+/// Shows everything about one device.
+pub fn run(context: &Context, address: Address) -> Result<u8> {
+    let device = match context.device(address) {
+        Ok(device) => device,
+        Err(failure) => {
+            context.output.fail(&failure);
+            return Ok(failure.kind.exit_status());
+        }
+    };
+    let candidates = context.chooser()?.for_device(&device)?;
+    let (policy, _) = context.policy();
+    let names = Database::open().look_up(&device.modalias);
+    let best = plan::best(&device, &candidates).map(|candidate| candidate.name().to_string());
+    let pf_driver = match device.pf {
+        Some(pf) => gather::driver_of(&context.host, pf)?,
+        None => None,
+    };
+    let vfio_devices = Device::vfio_devices(&context.host, address)?;
+    let class_name = names.class.unwrap_or_else(|| class::name(&device.modalias.class()).to_string());
+    let view = DeviceView::new(&device, names.device, best, policy_view(&policy, &device));
+    let facts = gather::facts(&context.host, device)?;
+    let nodes = nodes(context, &facts, &vfio_devices);
+    let group = facts.group.as_ref().map(|group| GroupView {
+        number: group.number,
+        kind: group.kind.clone(),
+        devices: group.devices.clone(),
+        blocked_by: facts
+            .siblings
+            .iter()
+            .filter(|sibling| sibling.blocks_group())
+            .filter_map(|sibling| Some(Blocker { address: sibling.address, driver: sibling.driver.clone()? }))
+            .collect(),
+        is_direct_mapped: group.is_direct_mapped,
+    });
+    let view = ShowView { device: view, class_name, pf_driver, group, vfio_devices, nodes, candidates };
+    report::show(context.output, &view)?;
+    Ok(0)
+}
+
+/// The device nodes that are there for a VM: the group's, and the device's own where the kernel has such (6.6 on, with
+/// `CONFIG_VFIO_DEVICE_CDEV`).
+fn nodes(context: &Context, facts: &Facts, vfio_devices: &[String]) -> Vec<String> {
+    if vfio_devices.is_empty() {
+        return Vec::new();
+    }
+    let directory = context.host.vfio_nodes();
+    let group = facts.group.iter().flat_map(|group| {
+        // A group that stands in for a missing IOMMU has a name of its own (`drivers/vfio/group.c`).
+        [directory.join(group.number.to_string()), directory.join(format!("noiommu-{}", group.number))]
+    });
+    let devices = vfio_devices.iter().map(|name| directory.join("devices").join(name));
+    group.chain(devices).filter(|path| path.exists()).map(|path| path.display().to_string()).collect()
+}

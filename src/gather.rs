@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reads what the pure parts decide on: tables and drivers for verdicts, the device's surroundings for plans.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use crate::address::Address;
+use crate::host::Host;
+use crate::kernel_name::{DriverName, ModuleName};
+use crate::matcher::{Match, Modalias, rank};
+use crate::modules::{Modules, TableError, Tables};
+use crate::plan::{Facts, Sibling};
+use crate::sysfs::{Device, Group, Node, ReadError};
+use crate::verdict::{Candidate, ModuleFacts, Position, judge};
+
+/// Finds candidates, with one reading of the tables for all devices.
+pub struct Chooser<'a> {
+    host: &'a Host,
+    /// The tables.
+    pub tables: Tables,
+}
+
+impl<'a> Chooser<'a> {
+    /// Reads the tables.
+    pub fn new(host: &'a Host) -> Result<Chooser<'a>, TableError> {
+        Ok(Chooser { host, tables: Tables::read(host)? })
+    }
+
+    /// The drivers for a modalias in a position, best first.
+    pub fn candidates(&self, modalias: &Modalias, position: &Position) -> Result<Vec<Candidate>, ReadError> {
+        let matches = rank(&self.tables.table, modalias);
+        let facts = self.module_facts(&matches)?;
+        Ok(judge(matches, modalias, position, &facts))
+    }
+
+    /// The drivers for a device, best first.
+    pub fn for_device(&self, device: &Device) -> Result<Vec<Candidate>, ReadError> {
+        self.candidates(&device.modalias, &self.position(device)?)
+    }
+
+    /// A device's position; the PF's driver is read only where there is a PF.
+    fn position(&self, device: &Device) -> Result<Position, ReadError> {
+        match device.pf {
+            None => Ok(Position::NotVf),
+            Some(pf) => Ok(Position::Vf { pf, pf_driver: driver_of(self.host, pf)? }),
+        }
+    }
+
+    fn module_facts(&self, matches: &[Match]) -> Result<ModuleFacts, ReadError> {
+        let mut facts = ModuleFacts::default();
+        for found in matches {
+            if let Some(driver) = Modules::driver(self.host, &found.module)? {
+                facts.drivers.insert(found.module.clone(), driver);
+            }
+            // A blacklist keeps a module from being loaded; one that is in is in.
+            if let Some(place) = self.tables.blacklist.get(&found.module) {
+                if !self.host.module(&found.module).is_dir() {
+                    facts.blacklisted.insert(found.module.clone(), place.clone());
+                }
+            }
+        }
+        Ok(facts)
+    }
+}
+
+/// The answers of a [`Chooser`] for many devices: those that are alike are asked about once.
+pub struct BestOf<'a> {
+    chooser: Chooser<'a>,
+    known: BTreeMap<(String, Option<DriverName>, bool), Option<String>>,
+}
+
+impl<'a> BestOf<'a> {
+    /// Answers from `chooser`.
+    pub fn new(chooser: Chooser<'a>) -> BestOf<'a> {
+        BestOf { chooser, known: BTreeMap::new() }
+    }
+
+    /// The tables it answers from.
+    pub fn tables(&self) -> &Tables {
+        &self.chooser.tables
+    }
+
+    /// The name of the best driver for a device whose PF, if it has one, is on `pf_driver`.
+    pub fn name(&mut self, device: &Device, pf_driver: Option<&DriverName>) -> Result<Option<String>, ReadError> {
+        if device.is_bridge() {
+            return Ok(None);
+        }
+        let key = (device.modalias.as_str().to_string(), pf_driver.cloned(), device.pf.is_some());
+        if let Some(name) = self.known.get(&key) {
+            return Ok(name.clone());
+        }
+        let position = match device.pf {
+            Some(pf) => Position::Vf { pf, pf_driver: pf_driver.cloned() },
+            None => Position::NotVf,
+        };
+        let candidates = self.chooser.candidates(&device.modalias, &position)?;
+        let name = crate::plan::best(device, &candidates).map(|candidate| candidate.name().to_string());
+        self.known.insert(key, name.clone());
+        Ok(name)
+    }
+}
+
+/// Reads a device's surroundings.
+pub fn facts(host: &Host, device: Device) -> Result<Facts, ReadError> {
+    let group = device.iommu_group.map(|number| Group::read(host, number)).transpose()?;
+    let mut siblings = Vec::new();
+    for &address in group.iter().flat_map(|group| &group.devices) {
+        if address != device.address {
+            siblings.push(Sibling {
+                address,
+                driver: driver_of(host, address)?,
+                is_vfio_device: is_vfio_device(host, address)?,
+            });
+        }
+    }
+    let unsafe_mode = host.module(&vfio()).join("parameters/enable_unsafe_noiommu_mode");
+    Ok(Facts {
+        is_vfio_device: is_vfio_device(host, device.address)?,
+        group,
+        siblings,
+        may_lack_iommu: fs::read(unsafe_mode).is_ok_and(|text| text.starts_with(b"Y")),
+        device,
+    })
+}
+
+/// Has its driver made a VFIO device of it?
+pub fn is_vfio_device(host: &Host, address: Address) -> Result<bool, ReadError> {
+    Ok(!Device::vfio_devices(host, address)?.is_empty())
+}
+
+/// The driver a device is on.
+pub fn driver_of(host: &Host, address: Address) -> Result<Option<DriverName>, ReadError> {
+    let name = Node::new(host.device(address)).link_name("driver")?;
+    Ok(name.and_then(|name| name.parse().ok()))
+}
+
+fn vfio() -> ModuleName {
+    "vfio".parse().expect("a constant name")
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One lock a device: two vfioctl at once wait for each other on one device, and not on two.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::address::Address;
+use crate::host::Host;
+
+/// Held until dropped, or until the process ends, however it ends.
+#[derive(Debug)]
+pub struct DeviceLock {
+    _file: File,
+}
+
+/// Why there is no lock.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Its file cannot be made.
+    #[error("cannot lock {path}: {source}")]
+    File {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another vfioctl has held it all the time.
+    #[error("another vfioctl has worked on this device for {} s ({path} is locked)", .after.as_secs_f32())]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// How long it was waited for.
+        after: Duration,
+    },
+}
+
+impl DeviceLock {
+    /// Takes a device's lock, waiting for at most `timeout`.
+    pub fn take(host: &Host, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
+        let directory = host.locks();
+        let path = directory.join(format!("{address}.lock"));
+        let fail = |source| LockError::File { path: path.clone(), source };
+        fs::create_dir_all(&directory).map_err(fail)?;
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(fail)?;
+        let started = Instant::now();
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(DeviceLock { _file: file }),
+                Err(Errno::WOULDBLOCK) if started.elapsed() < timeout => thread::sleep(Duration::from_millis(20)),
+                Err(Errno::WOULDBLOCK) => return Err(LockError::Held { path, after: timeout }),
+                Err(errno) => return Err(fail(errno.into())),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_device_one_holder() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), None).unwrap();
+        let [one, other] = ["0000:3b:00.1", "0000:3b:00.2"].map(|text| text.parse().unwrap());
+        let short = Duration::from_millis(50);
+        let held = DeviceLock::take(&host, one, short).unwrap();
+        assert!(matches!(DeviceLock::take(&host, one, short), Err(LockError::Held { .. })));
+        DeviceLock::take(&host, other, short).unwrap();
+        drop(held);
+        DeviceLock::take(&host, one, short).unwrap();
+    }
+}

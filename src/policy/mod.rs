@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The administrator's persisted choices: TOML drop-ins `vfioctl.d/*.toml`, and the one file a device that `bind` writes.
+
+mod rule;
+mod store;
+
+pub use rule::{Choice, Decision, Policy, PolicyError, Rule};
+pub use store::{Draft, StoreError, forget, has_own_file, own_file};

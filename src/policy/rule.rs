@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Rules: which devices they are about and what driver these shall have.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::address::Address;
+use crate::drop_in::{self, DropInError};
+use crate::host::Host;
+use crate::kernel_name::DriverName;
+use crate::sysfs::Device;
+
+/// All rules in force, in the order in which they are read: a later one wins.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// The rules.
+    pub rules: Vec<Rule>,
+}
+
+/// One `[[device]]` table.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    selector: Selector,
+    /// The driver such a device shall have.
+    pub driver: Choice,
+    /// The file it stands in.
+    pub file: PathBuf,
+}
+
+/// The driver a rule asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Choice {
+    /// `auto`: the best on whatever kernel runs.
+    Auto,
+    /// `none`: no driver at all.
+    None,
+    /// This driver.
+    Named(DriverName),
+}
+
+/// What the policy has to say about a device.
+#[derive(Clone, Copy, Debug)]
+pub enum Decision<'a> {
+    /// This rule is the last that is about it.
+    Rule(&'a Rule),
+    /// A rule is about the device that used to be at this address: this one is to be left alone.
+    OtherDevice(&'a Rule),
+}
+
+/// A file that cannot be read as policy.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// It cannot be read at all.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not what vfioctl.d(5) describes.
+    #[error("{path}: {message}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and why, in the parser's words.
+        message: String,
+    },
+    /// A directory cannot be read.
+    #[error(transparent)]
+    Directory(#[from] DropInError),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    device: Vec<Table>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    #[serde(default, deserialize_with = "address")]
+    address: Option<Address>,
+    #[serde(default, deserialize_with = "ids")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "ids")]
+    subsystem: Option<String>,
+    #[serde(default, deserialize_with = "class")]
+    class: Option<String>,
+    #[serde(default, deserialize_with = "address")]
+    pf: Option<Address>,
+    driver: Choice,
+}
+
+/// What a device must be for a rule to be about it: all that is given must hold.
+#[derive(Clone, Debug)]
+struct Selector {
+    address: Option<Address>,
+    id: Option<String>,
+    subsystem: Option<String>,
+    class: Option<String>,
+    pf: Option<Address>,
+}
+
+impl Selector {
+    fn is_empty(&self) -> bool {
+        let Selector { address, id, subsystem, class, pf } = self;
+        address.is_none() && id.is_none() && subsystem.is_none() && class.is_none() && pf.is_none()
+    }
+
+    fn holds(&self, device: &Device) -> bool {
+        let modalias = &device.modalias;
+        let pair = |vendor: String, device: String| format!("{vendor}:{device}");
+        self.address.is_none_or(|address| address == device.address)
+            && self.pf.is_none_or(|pf| Some(pf) == device.pf)
+            && self.id.as_ref().is_none_or(|id| *id == pair(modalias.vendor(), modalias.device()))
+            && self
+                .subsystem
+                .as_ref()
+                .is_none_or(|id| *id == pair(modalias.subsystem_vendor(), modalias.subsystem_device()))
+            && self.class.as_ref().is_none_or(|class| modalias.class().starts_with(class))
+    }
+}
+
+impl Policy {
+    /// Reads all drop-ins. A file that is no policy is left out and named; the others count all the same, so that one
+    /// mistake does not cost a host its other devices at boot.
+    pub fn read(host: &Host) -> (Policy, Vec<PolicyError>) {
+        let mut policy = Policy::default();
+        let mut errors = Vec::new();
+        let files = match drop_in::files(&host.policy_directories(), ".toml") {
+            Ok(files) => files,
+            Err(error) => return (policy, vec![error.into()]),
+        };
+        for path in files {
+            match fs::read_to_string(&path) {
+                Ok(text) => match parse(&text, &path) {
+                    Ok(rules) => policy.rules.extend(rules),
+                    Err(message) => errors.push(PolicyError::Malformed { path, message }),
+                },
+                Err(source) => errors.push(PolicyError::Read { path, source }),
+            }
+        }
+        (policy, errors)
+    }
+
+    /// What it says about a device; `None`: nothing.
+    pub fn decide(&self, device: &Device) -> Option<Decision<'_>> {
+        if let Some(rule) = self.rules.iter().rev().find(|rule| rule.selector.holds(device)) {
+            return Some(Decision::Rule(rule));
+        }
+        let elsewhere = self.rules.iter().rev().find(|rule| rule.selector.address == Some(device.address))?;
+        Some(Decision::OtherDevice(elsewhere))
+    }
+}
+
+impl Rule {
+    /// The address the rule is about, if it names one.
+    pub fn address(&self) -> Option<Address> {
+        self.selector.address
+    }
+
+    /// The vendor:device that the rule expects, if it says.
+    pub fn id(&self) -> Option<&str> {
+        self.selector.id.as_deref()
+    }
+}
+
+fn parse(text: &str, path: &std::path::Path) -> Result<Vec<Rule>, String> {
+    let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
+    let mut rules = Vec::with_capacity(file.device.len());
+    for Table { address, id, subsystem, class, pf, driver } in file.device {
+        let selector = Selector { address, id, subsystem, class, pf };
+        if selector.is_empty() {
+            return Err("a [[device]] without any of address, id, subsystem, class, pf would be about every device".into());
+        }
+        rules.push(Rule { selector, driver, file: path.to_path_buf() });
+    }
+    Ok(rules)
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
+}
+
+/// `vendor:device`, four hex digits each, in any case.
+fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let is_id = |id: &str| id.len() == 4 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    match text.split_once(':') {
+        Some((vendor, device)) if is_id(vendor) && is_id(device) => Ok(Some(text.to_ascii_lowercase())),
+        _ => Err(de::Error::custom(format!("'{}' is not VENDOR:DEVICE, four hex digits each (like 15b3:101e)", text.escape_default()))),
+    }
+}
+
+/// Class, class and subclass, or all three bytes: two, four or six hex digits.
+fn class<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let fits = matches!(text.len(), 2 | 4 | 6) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if fits {
+        Ok(Some(text.to_ascii_lowercase()))
+    } else {
+        Err(de::Error::custom(format!("'{}' is not a class of two, four or six hex digits (like 0108)", text.escape_default())))
+    }
+}
+
+impl Choice {
+    /// Reads `auto`, `none` or a driver's name.
+    pub fn parse(text: &str) -> Result<Choice, crate::kernel_name::NameError> {
+        match text {
+            "auto" => Ok(Choice::Auto),
+            "none" => Ok(Choice::None),
+            name => name.parse().map(Choice::Named),
+        }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Choice::Auto => f.pad("auto"),
+            Choice::None => f.pad("none"),
+            Choice::Named(driver) => driver.fmt(f),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Choice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Choice, D::Error> {
+        Choice::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+impl Serialize for Choice {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn device(address: &str, modalias: &str, pf: Option<&str>) -> Device {
+        Device {
+            address: address.parse().unwrap(),
+            modalias: modalias.parse().unwrap(),
+            driver: None,
+            driver_override: None,
+            iommu_group: None,
+            pf: pf.map(|pf| pf.parse().unwrap()),
+            vfs: Vec::new(),
+        }
+    }
+
+    fn vf() -> Device {
+        let modalias = "pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00";
+        device("0000:3b:00.1", modalias, Some("0000:3b:00.0"))
+    }
+
+    fn policy(text: &str) -> Policy {
+        Policy { rules: parse(text, Path::new("x.toml")).unwrap() }
+    }
+
+    #[test]
+    fn every_selector_holds_or_does_not() {
+        for (selector, expected) in [
+            ("address = '0000:3b:00.1'", true),
+            ("address = '3b:00.1'", true),
+            ("address = '0000:3b:00.2'", false),
+            ("id = '15b3:101e'", true),
+            ("id = '15B3:101E'", true),
+            ("id = '15b3:1021'", false),
+            ("subsystem = '15b3:0023'", true),
+            ("subsystem = '15b3:0024'", false),
+            ("class = '02'", true),
+            ("class = '0200'", true),
+            ("class = '020000'", true),
+            ("class = '0207'", false),
+            ("pf = '0000:3b:00.0'", true),
+            ("pf = '0000:3b:00.1'", false),
+            ("id = '15b3:101e'\npf = '0000:3c:00.0'", false),
+        ] {
+            let rules = policy(&format!("[[device]]\n{selector}\ndriver = 'auto'"));
+            let holds = matches!(rules.decide(&vf()), Some(Decision::Rule(_)));
+            assert_eq!(holds, expected, "{selector}");
+        }
+    }
+
+    #[test]
+    fn the_last_rule_wins() {
+        let rules = policy("[[device]]\nclass = '02'\ndriver = 'auto'\n[[device]]\nid = '15b3:101e'\ndriver = 'vfio-pci'");
+        let Some(Decision::Rule(rule)) = rules.decide(&vf()) else { panic!() };
+        assert_eq!(rule.driver.to_string(), "vfio-pci");
+    }
+
+    #[test]
+    fn another_device_at_the_address_is_left_alone() {
+        let rules = policy("[[device]]\naddress = '0000:3b:00.1'\nid = '8086:1572'\ndriver = 'auto'");
+        assert!(matches!(rules.decide(&vf()), Some(Decision::OtherDevice(_))));
+        // ... unless another rule is about it.
+        let rules = policy(
+            "[[device]]\nclass = '02'\ndriver = 'auto'\n\
+             [[device]]\naddress = '0000:3b:00.1'\nid = '8086:1572'\ndriver = 'auto'",
+        );
+        assert!(matches!(rules.decide(&vf()), Some(Decision::Rule(_))));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, word) in [
+            ("[[device]]\ndriver = 'auto'", "every device"),
+            ("[[device]]\naddress = '3b'\ndriver = 'auto'", "not a PCI address"),
+            ("[[device]]\nid = '15b3'\ndriver = 'auto'", "VENDOR:DEVICE"),
+            ("[[device]]\nclass = 'net'\ndriver = 'auto'", "hex digits"),
+            ("[[device]]\nclass = '02'\ndriver = '../x'", "not a name"),
+            ("[[device]]\nclass = '02'", "driver"),
+            ("[[device]]\nclass = '02'\ndriver = 'auto'\ndevice_id = 1", "device_id"),
+            ("[device]\nclass = '02'\ndriver = 'auto'", "sequence"),
+            ("[[device", "expected"),
+        ] {
+            let message = parse(text, Path::new("x.toml")).unwrap_err();
+            assert!(message.contains(word), "{text}: {message}");
+        }
+    }
+}

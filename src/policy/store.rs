@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one file a device that `bind` writes and `unbind` removes: whole or not there, whatever happens in between.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, NamedTempFile};
+
+use super::rule::Choice;
+use crate::address::Address;
+use crate::host::Host;
+use crate::matcher::Modalias;
+
+/// A policy file that could not be written or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {path}: {source}")]
+pub struct StoreError {
+    action: &'static str,
+    path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// A policy file that is written, and safe on disk, but not yet in force. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Draft {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+/// Where `bind` keeps its choice for a device.
+pub fn own_file(host: &Host, address: Address) -> PathBuf {
+    host.policy_directories()[0].join(format!("{address}.toml"))
+}
+
+/// Is there such a file?
+pub fn has_own_file(host: &Host, address: Address) -> bool {
+    own_file(host, address).symlink_metadata().is_ok()
+}
+
+impl Draft {
+    /// Writes the choice for a device beside its place, so that a full disk or a read-only /etc shows before the device
+    /// is touched.
+    pub fn write(host: &Host, address: Address, modalias: &Modalias, driver: &Choice) -> Result<Draft, StoreError> {
+        let path = own_file(host, address);
+        let directory = parent(&path);
+        let text = format!(
+            "# Written by 'vfioctl bind'; 'vfioctl unbind {address}' removes it. See vfioctl.d(5).\n\
+             [[device]]\naddress = \"{address}\"\nid = \"{}:{}\"\ndriver = \"{driver}\"\n",
+            modalias.vendor(),
+            modalias.device()
+        );
+        let write = || -> io::Result<NamedTempFile> {
+            fs::create_dir_all(directory)?;
+            // Hidden, so that no reader of the directory takes it for policy.
+            let mut file = Builder::new()
+                .prefix(&format!(".{address}."))
+                .permissions(Permissions::from_mode(0o644))
+                .tempfile_in(directory)?;
+            // The umask counts for what tempfile sets; others' tools may read policy.
+            file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+            file.write_all(text.as_bytes())?;
+            file.as_file().sync_all()?;
+            Ok(file)
+        };
+        let file = write().map_err(|source| StoreError { action: "write", path: path.clone(), source })?;
+        Ok(Draft { file, path })
+    }
+
+    /// Puts it in force.
+    pub fn commit(self) -> Result<PathBuf, StoreError> {
+        let Draft { file, path } = self;
+        file.persist(&path)
+            .map_err(|error| error.error)
+            .and_then(|_| sync_directory(&path))
+            .map_err(|source| StoreError { action: "write", path: path.clone(), source })?;
+        Ok(path)
+    }
+}
+
+/// Removes the file that `bind` wrote; `false` where there is none.
+pub fn forget(host: &Host, address: Address) -> Result<bool, StoreError> {
+    let path = own_file(host, address);
+    let fail = |source| StoreError { action: "remove", path: path.clone(), source };
+    match fs::remove_file(&path) {
+        Ok(()) => sync_directory(&path).map(|()| true).map_err(fail),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(fail(error)),
+    }
+}
+
+/// A rename or removal lasts once the directory is on disk.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(parent(path))?.sync_all()
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().expect("a policy file is in a directory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Decision, Policy};
+    use crate::sysfs::Device;
+
+    fn setup() -> (tempfile::TempDir, Host, Address, Modalias) {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), None).unwrap();
+        let modalias = "pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00".parse().unwrap();
+        (root, host, "0000:3b:00.1".parse().unwrap(), modalias)
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_and_forgotten() {
+        let (_root, host, address, modalias) = setup();
+        let draft = Draft::write(&host, address, &modalias, &Choice::Auto).unwrap();
+        assert!(Policy::read(&host).0.rules.is_empty(), "a draft is not in force");
+        let path = draft.commit().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+
+        let (policy, errors) = Policy::read(&host);
+        assert!(errors.is_empty());
+        let device = Device {
+            address,
+            modalias,
+            driver: None,
+            driver_override: None,
+            iommu_group: None,
+            pf: None,
+            vfs: Vec::new(),
+        };
+        assert!(matches!(policy.decide(&device), Some(Decision::Rule(rule)) if rule.driver == Choice::Auto));
+
+        assert!(forget(&host, address).unwrap());
+        assert!(!forget(&host, address).unwrap());
+        assert!(Policy::read(&host).0.rules.is_empty());
+    }
+
+    #[test]
+    fn a_dropped_draft_leaves_nothing() {
+        let (_root, host, address, modalias) = setup();
+        drop(Draft::write(&host, address, &modalias, &Choice::Auto).unwrap());
+        assert_eq!(fs::read_dir(&host.policy_directories()[0]).unwrap().count(), 0);
+    }
+}

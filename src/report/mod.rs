@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One result, shown as text or as JSON. Standard output carries the answer, standard error everything else.
+
+mod candidates;
+mod device;
+mod drivers;
+mod results;
+mod table;
+
+use std::io::{self, Write};
+
+use anstream::AutoStream;
+use anstyle::{AnsiColor, Style};
+use clap::ColorChoice;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::outcome::Failure;
+
+pub use candidates::{explain, show_match};
+pub use device::{Blocker, DeviceView, GroupView, PolicyView, ShowView, list, show};
+pub use drivers::{DriverView, drivers};
+pub use results::results;
+
+const BOLD: Style = Style::new().bold();
+const GOOD: Style = AnsiColor::Green.on_default();
+const DOUBT: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+const DIM: Style = Style::new().dimmed();
+
+/// How to show results.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    /// As one JSON document?
+    pub is_json: bool,
+    /// In colour?
+    pub color: ColorChoice,
+    /// Every step?
+    pub is_verbose: bool,
+}
+
+impl Output {
+    fn choice(self) -> anstream::ColorChoice {
+        match self.color {
+            ColorChoice::Auto => anstream::ColorChoice::Auto,
+            ColorChoice::Always => anstream::ColorChoice::Always,
+            ColorChoice::Never => anstream::ColorChoice::Never,
+        }
+    }
+
+    /// Writes to standard output. Colour is taken out where it is not wanted.
+    fn print(self, text: &str) -> io::Result<()> {
+        let mut stdout = AutoStream::new(io::stdout().lock(), self.choice());
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()
+    }
+
+    /// Writes one JSON document: schema and command first, then `fields`.
+    fn print_json(self, command: &str, fields: impl Serialize) -> io::Result<()> {
+        let mut document = Map::new();
+        document.insert("schema".into(), json!(1));
+        document.insert("command".into(), json!(command));
+        if let Value::Object(fields) = serde_json::to_value(fields)? {
+            document.extend(fields);
+        }
+        let mut stdout = io::stdout().lock();
+        serde_json::to_writer_pretty(&mut stdout, &document)?;
+        stdout.write_all(b"\n")?;
+        stdout.flush()
+    }
+
+    /// A line on standard error. That it cannot be written is no reason to stop half-way.
+    pub fn note(self, text: &str) {
+        let mut stderr = AutoStream::new(io::stderr().lock(), self.choice());
+        let _ = writeln!(stderr, "vfioctl: {}", printable(text));
+    }
+
+    /// A warning on standard error.
+    pub fn warn(self, text: &str) {
+        let mut stderr = AutoStream::new(io::stderr().lock(), self.choice());
+        let _ = writeln!(stderr, "vfioctl: {DOUBT}warning{DOUBT:#}: {}", printable(text));
+    }
+
+    /// A failure on standard error, and what to do about it.
+    pub fn fail(self, failure: &Failure) {
+        let mut stderr = AutoStream::new(io::stderr().lock(), self.choice());
+        let _ = writeln!(stderr, "vfioctl: {BAD}{}{BAD:#}", printable(&failure.message));
+        if let Some(hint) = &failure.hint {
+            let _ = writeln!(stderr, "  {DIM}{}{DIM:#}", printable(hint));
+        }
+    }
+}
+
+/// Text from the machine, without what would steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+fn styled(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}

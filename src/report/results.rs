@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What became of the devices that were bound, given back or had their policy applied.
+
+use std::io;
+
+use serde::Serialize;
+
+use super::{GOOD, Output, printable, styled};
+use crate::kernel_name::DriverName;
+use crate::outcome::{DeviceResult, Outcome};
+
+#[derive(Serialize)]
+struct Results<'a> {
+    results: &'a [DeviceResult],
+}
+
+/// Shows them; warnings and failures go to standard error.
+pub fn results(output: Output, command: &str, results: &[DeviceResult]) -> io::Result<()> {
+    if output.is_json {
+        return output.print_json(command, Results { results });
+    }
+    for result in results {
+        for warning in &result.warnings {
+            output.warn(&format!("{}: {warning}", result.address));
+        }
+        match &result.error {
+            Some(failure) => output.fail(failure),
+            None => output.print(&text(result))?,
+        }
+    }
+    Ok(())
+}
+
+fn text(result: &DeviceResult) -> String {
+    let address = result.address;
+    let name = |driver: &Option<DriverName>| driver.as_ref().map_or("no driver".to_string(), DriverName::to_string);
+    let was = match &result.previous_driver == &result.driver {
+        true => String::new(),
+        false => format!(" (was on {})", name(&result.previous_driver)),
+    };
+    let mut text = String::new();
+    match result.outcome {
+        Outcome::Planned if result.steps.is_empty() => {
+            text.push_str(&format!("{address}: nothing to do, it is on {}\n", name(&result.driver)));
+        }
+        Outcome::Planned => {
+            text.push_str(&format!("{address}: on {}; would\n", name(&result.driver)));
+            for (number, step) in (1..).zip(&result.steps) {
+                let target = step.target.as_deref().map(|target| format!(" {target}")).unwrap_or_default();
+                text.push_str(&format!("  {number}. {}{}: {}\n", step.step, printable(&target), printable(&step.reason)));
+            }
+        }
+        Outcome::Bound => {
+            if let Some(step) = result.steps.iter().rev().find(|step| step.step == "bind") {
+                let target = step.target.as_deref().unwrap_or_default();
+                text.push_str(&format!("{address}: {} {}\n", printable(target), printable(&step.reason)));
+            }
+            let bound = format!("bound to {}", name(&result.driver));
+            text.push_str(&format!("{address}: {}{was}{}\n", styled(GOOD, &bound), saved(result)));
+        }
+        Outcome::Unbound => {
+            let back = format!("given back, on {}", name(&result.driver));
+            text.push_str(&format!("{address}: {}{was}{}\n", styled(GOOD, &back), saved(result)));
+        }
+        Outcome::Unchanged => text.push_str(&format!("{address}: unchanged, on {}{}\n", name(&result.driver), saved(result))),
+        Outcome::Refused | Outcome::Failed => {}
+    }
+    text
+}
+
+fn saved(result: &DeviceResult) -> String {
+    match result.steps.iter().find(|step| step.done && matches!(step.step, "save" | "forget")) {
+        Some(step) if step.step == "save" => format!(", saved in {}", step.target.as_deref().unwrap_or_default()),
+        Some(_) => ", choice forgotten".to_string(),
+        None => String::new(),
+    }
+}
