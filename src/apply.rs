@@ -41,15 +41,25 @@ impl<'a> Job<'a> {
         timeout: Duration,
         observe: &'a (dyn Fn(Address, &str) + Sync),
     ) -> Result<Job<'a>, Failure> {
-        let lock = DeviceLock::take(host, address, timeout).map_err(|error| lock_failure(address, error))?;
+        let lock = DeviceLock::take(host, address, timeout)
+            .map_err(|error| lock_failure(address, error))?;
         let control = Control::start(host, timeout).map_err(|error| {
-            Failure::plain(Kind::Failed, format!("{address}: cannot start the process that writes to sysfs: {error}"))
+            Failure::plain(
+                Kind::Failed,
+                format!("{address}: cannot start the process that writes to sysfs: {error}"),
+            )
         })?;
         Ok(Job { host, address, timeout, control, steps: Vec::new(), observe, _lock: lock })
     }
 
     /// Tries the attempts in turn until one works, then puts `draft` in force. A failed attempt is undone before the next.
-    pub fn bind(mut self, before: &Device, attempts: &[Attempt], draft: Option<Draft>, warnings: Vec<String>) -> DeviceResult {
+    pub fn bind(
+        mut self,
+        before: &Device,
+        attempts: &[Attempt],
+        draft: Option<Draft>,
+        warnings: Vec<String>,
+    ) -> DeviceResult {
         let mut result = DeviceResult {
             address: self.address,
             outcome: if attempts.is_empty() { Outcome::Unchanged } else { Outcome::Bound },
@@ -101,7 +111,13 @@ impl<'a> Job<'a> {
     }
 
     /// Takes the steps of giving a device back, then forgets the choice that was kept for it.
-    pub fn unbind(mut self, before: &Device, steps: &[Step], is_forgetting: bool, warnings: Vec<String>) -> DeviceResult {
+    pub fn unbind(
+        mut self,
+        before: &Device,
+        steps: &[Step],
+        is_forgetting: bool,
+        warnings: Vec<String>,
+    ) -> DeviceResult {
         let mut result = DeviceResult {
             address: self.address,
             outcome: if steps.is_empty() { Outcome::Unchanged } else { Outcome::Unbound },
@@ -156,7 +172,8 @@ impl<'a> Job<'a> {
     }
 
     fn announce(&self, record: &StepRecord) {
-        let target = record.target.as_deref().map(|target| format!(" {target}")).unwrap_or_default();
+        let target =
+            record.target.as_deref().map(|target| format!(" {target}")).unwrap_or_default();
         (self.observe)(self.address, &format!("{}{target}: {}", record.step, record.reason));
     }
 
@@ -184,7 +201,11 @@ impl<'a> Job<'a> {
     fn unbind_from(&mut self, driver: &DriverName) -> Result<(), StepError> {
         match self.control.unbind(self.address, driver) {
             // Somebody else was faster: what counts is that it is off.
-            Err(error) if error.errno() == Some(Errno::NODEV) && self.device()?.driver.is_none() => Ok(()),
+            Err(error)
+                if error.errno() == Some(Errno::NODEV) && self.device()?.driver.is_none() =>
+            {
+                Ok(())
+            }
             result => Ok(result?),
         }
     }
@@ -214,11 +235,20 @@ impl<'a> Job<'a> {
             match self.control.bind(self.address, driver) {
                 Ok(()) => break,
                 // Between the look and the write it may have got its driver.
-                Err(error) if error.errno() == Some(Errno::BUSY) && self.device()?.driver.as_ref() == Some(driver) => break,
-                Err(error) if error.errno() == Some(Errno::AGAIN) && started.elapsed() < DEFERRED => {
+                Err(error)
+                    if error.errno() == Some(Errno::BUSY)
+                        && self.device()?.driver.as_ref() == Some(driver) =>
+                {
+                    break;
+                }
+                Err(error)
+                    if error.errno() == Some(Errno::AGAIN) && started.elapsed() < DEFERRED =>
+                {
                     thread::sleep(Duration::from_millis(100));
                 }
-                Err(error) if error.errno() == Some(Errno::NOENT) => return Err(StepError::NotRegistered(driver.clone())),
+                Err(error) if error.errno() == Some(Errno::NOENT) => {
+                    return Err(StepError::NotRegistered(driver.clone()));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -231,7 +261,9 @@ impl<'a> Job<'a> {
 
     /// Kernels from 6.1 on show each VFIO device in `vfio-dev/`; older ones have no such class to look for.
     fn verify_vfio(&self, driver: &DriverName) -> Result<(), StepError> {
-        if self.host.vfio_class().is_dir() && Device::vfio_devices(self.host, self.address)?.is_empty() {
+        if self.host.vfio_class().is_dir()
+            && Device::vfio_devices(self.host, self.address)?.is_empty()
+        {
             return Err(StepError::NotVfio(driver.clone()));
         }
         Ok(())
@@ -242,30 +274,24 @@ impl<'a> Job<'a> {
     }
 
     fn save(&mut self, draft: Draft) -> Result<(), StepError> {
-        let path = policy::own_file(self.host, self.address);
-        self.keep_record("save", path.display().to_string(), "for the next boot", |_| Ok(draft.commit().map(|_| ())?))
+        self.store(save_record(self.host, self.address), || draft.commit().map(|_| ()))
     }
 
     fn forget(&mut self) -> Result<(), StepError> {
-        let path = policy::own_file(self.host, self.address);
-        self.keep_record("forget", path.display().to_string(), "no choice is kept", |job| {
-            Ok(policy::forget(job.host, job.address).map(|_| ())?)
-        })
+        let (host, address) = (self.host, self.address);
+        self.store(forget_record(host, address), || policy::forget(host, address).map(|_| ()))
     }
 
-    fn keep_record(
+    fn store(
         &mut self,
-        step: &'static str,
-        target: String,
-        reason: &str,
-        act: impl FnOnce(&mut Self) -> Result<(), StepError>,
+        mut record: StepRecord,
+        act: impl FnOnce() -> Result<(), StoreError>,
     ) -> Result<(), StepError> {
-        let mut record = StepRecord { step, target: Some(target), reason: reason.to_string(), done: false };
         self.announce(&record);
-        let result = act(self);
+        let result = act();
         record.done = result.is_ok();
         self.steps.push(record);
-        result
+        Ok(result?)
     }
 
     /// Puts the device back after `error`, and says how that went.
@@ -292,9 +318,16 @@ impl<'a> Job<'a> {
                 Ok(None) => "it is gone".to_string(),
                 Err(error) => error.to_string(),
             };
-            failure.kind = if second.kind == Kind::Timeout { Kind::Timeout } else { Kind::NotRestored };
-            failure.message = format!("{}; putting it back failed as well: {}; now {state}", failure.message, second.message);
-            failure.hint = Some(format!("'vfioctl unbind {}' gives it back to the kernel's own choice", self.address));
+            failure.kind =
+                if second.kind == Kind::Timeout { Kind::Timeout } else { Kind::NotRestored };
+            failure.message = format!(
+                "{}; putting it back failed as well: {}; now {state}",
+                failure.message, second.message
+            );
+            failure.hint = Some(format!(
+                "'vfioctl unbind {}' gives it back to the kernel's own choice",
+                self.address
+            ));
         }
         failure
     }
@@ -304,23 +337,42 @@ impl<'a> Job<'a> {
         let message = format!("{address}: {error}");
         let log = format!("the kernel log may say more: dmesg | grep {address}");
         match error {
-            StepError::Write(WriteError::TimedOut { .. }) => Failure::new(Kind::Timeout, message, stuck_hint(address)),
+            StepError::Write(WriteError::TimedOut { .. }) => {
+                Failure::new(Kind::Timeout, message, stuck_hint(address))
+            }
             StepError::Write(ref write) => match write.errno() {
-                Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Failure::new(Kind::Permission, message, permission_hint()),
+                Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
+                    Failure::new(Kind::Permission, message, permission_hint())
+                }
                 _ => Failure::new(Kind::Failed, message, log),
             },
-            StepError::Load(LoadError::Run(RunError::TimedOut { .. })) | StepError::Run(RunError::TimedOut { .. }) => {
-                Failure::new(Kind::Timeout, message, "the kernel log may say what the module waits for")
+            StepError::Load(LoadError::Run(RunError::TimedOut { .. }))
+            | StepError::Run(RunError::TimedOut { .. }) => Failure::new(
+                Kind::Timeout,
+                message,
+                "the kernel log may say what the module waits for",
+            ),
+            StepError::Load(_) | StepError::NoDriver(_) | StepError::NotRegistered(_) => {
+                Failure::new(Kind::Module, message, "the kernel log may say more: dmesg | tail")
             }
-            StepError::Load(_) | StepError::NoDriver(_) | StepError::NotRegistered(_) => Failure::new(Kind::Module, message, "the kernel log may say more: dmesg | tail"),
             StepError::Store(ref store) => match store.source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    Failure::new(Kind::Permission, message, "--no-save leaves the persisted choice alone")
+                    Failure::new(
+                        Kind::Permission,
+                        message,
+                        "--no-save leaves the persisted choice alone",
+                    )
                 }
-                _ => Failure::new(Kind::Failed, message, "--no-save leaves the persisted choice alone"),
+                _ => Failure::new(
+                    Kind::Failed,
+                    message,
+                    "--no-save leaves the persisted choice alone",
+                ),
             },
             StepError::Gone => Failure::plain(Kind::NoDevice, message),
-            StepError::Run(_) => Failure::new(Kind::Module, message, "is the package kmod installed?"),
+            StepError::Run(_) => {
+                Failure::new(Kind::Module, message, "is the package kmod installed?")
+            }
             StepError::WrongDriver { .. } | StepError::NotVfio(_) | StepError::Read(_) => {
                 Failure::new(Kind::Failed, message, log)
             }
@@ -368,6 +420,26 @@ pub fn record(step: &Step) -> StepRecord {
     StepRecord { step: name, target, reason: step.reason.clone(), done: false }
 }
 
+/// Keeping a choice, as a step.
+pub fn save_record(host: &Host, address: Address) -> StepRecord {
+    store_record(host, address, "save", "for the next boot")
+}
+
+/// Forgetting one.
+pub fn forget_record(host: &Host, address: Address) -> StepRecord {
+    store_record(host, address, "forget", "no choice is kept")
+}
+
+fn store_record(host: &Host, address: Address, step: &'static str, reason: &str) -> StepRecord {
+    let path = policy::own_file(host, address);
+    StepRecord {
+        step,
+        target: Some(path.display().to_string()),
+        reason: reason.to_string(),
+        done: false,
+    }
+}
+
 /// Several attempts, one failure: the first is about the best driver, and its kind decides.
 fn combine(failures: Vec<Failure>) -> Option<Failure> {
     let mut failures = failures.into_iter();
@@ -408,7 +480,11 @@ fn stuck_hint(address: Address) -> String {
 }
 
 fn describe(binding: &Binding) -> String {
-    let driver = binding.driver.as_ref().map_or("on no driver".to_string(), |driver| format!("on {driver}"));
-    let text = binding.driver_override.as_ref().map_or("no override".to_string(), |text| format!("override {text:?}"));
+    let driver =
+        binding.driver.as_ref().map_or("on no driver".to_string(), |driver| format!("on {driver}"));
+    let text = binding
+        .driver_override
+        .as_ref()
+        .map_or("no override".to_string(), |text| format!("override {text:?}"));
     format!("it is {driver}, {text}")
 }

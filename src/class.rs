@@ -76,7 +76,8 @@ impl FromStr for ClassFilter {
     /// A name as above, or the first two, four or all six hex digits of the class.
     fn from_str(text: &str) -> Result<ClassFilter, String> {
         let wanted = text.to_ascii_lowercase();
-        if let Some((code, _)) = CLASSES.iter().chain(&SUBCLASSES).find(|(_, name)| *name == wanted) {
+        if let Some((code, _)) = CLASSES.iter().chain(&SUBCLASSES).find(|(_, name)| *name == wanted)
+        {
             return Ok(ClassFilter { prefix: code.to_string() });
         }
         let digits = wanted.strip_prefix("0x").unwrap_or(&wanted);
@@ -84,7 +85,10 @@ impl FromStr for ClassFilter {
             return Ok(ClassFilter { prefix: digits.to_string() });
         }
         let names: Vec<&str> = CLASSES.iter().map(|(_, name)| *name).collect();
-        Err(format!("not a class: give two to six hex digits (0108), or one of {}, or a subclass such as nvme, ethernet or vga", names.join(", ")))
+        Err(format!(
+            "not a class: give two to six hex digits (0108), or one of {}, or a subclass such as nvme, ethernet or vga",
+            names.join(", ")
+        ))
     }
 }
 
@@ -94,9 +98,13 @@ mod tests {
 
     #[test]
     fn names() {
-        for (class, expected) in
-            [("010802", "nvme"), ("020000", "ethernet"), ("028000", "network"), ("0b4000", "processor"), ("aa0000", "aa0000")]
-        {
+        for (class, expected) in [
+            ("010802", "nvme"),
+            ("020000", "ethernet"),
+            ("028000", "network"),
+            ("0b4000", "processor"),
+            ("aa0000", "aa0000"),
+        ] {
             assert_eq!(name(class), expected);
         }
     }
@@ -111,7 +119,11 @@ mod tests {
             ("0x03", "030200", true),
             ("03", "040300", false),
         ] {
-            assert_eq!(text.parse::<ClassFilter>().unwrap().matches(class), expected, "{text} {class}");
+            assert_eq!(
+                text.parse::<ClassFilter>().unwrap().matches(class),
+                expected,
+                "{text} {class}"
+            );
         }
         for text in ["", "net work", "1", "0123456", "0x"] {
             assert!(text.parse::<ClassFilter>().is_err(), "{text}");

@@ -8,7 +8,7 @@ use crate::address::Address;
 use crate::host::Host;
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::matcher::{Match, Modalias, rank};
-use crate::modules::{Modules, TableError, Tables};
+use crate::modules::{ModuleState, Modules, TableError, Tables};
 use crate::plan::{Facts, Sibling};
 use crate::sysfs::{Device, Group, Node, ReadError};
 use crate::verdict::{Candidate, ModuleFacts, Position, judge};
@@ -18,16 +18,33 @@ pub struct Chooser<'a> {
     host: &'a Host,
     /// The tables.
     pub tables: Tables,
+    modules: Option<Modules<'a>>,
 }
 
 impl<'a> Chooser<'a> {
     /// Reads the tables.
     pub fn new(host: &'a Host) -> Result<Chooser<'a>, TableError> {
-        Ok(Chooser { host, tables: Tables::read(host)? })
+        Ok(Chooser { host, tables: Tables::read(host)?, modules: None })
+    }
+
+    /// Reads also what modules there are: what an alias names need not be there. Left out where a name is all that is
+    /// wanted, since the lists are long.
+    pub fn with_modules(mut self) -> Chooser<'a> {
+        self.modules = Some(Modules::read(self.host, &self.tables.release));
+        self
+    }
+
+    /// How a module stands, as far as that was asked for.
+    pub fn state(&self, module: &ModuleName) -> ModuleState {
+        self.modules.as_ref().map_or(ModuleState::Installed, |modules| modules.state(module))
     }
 
     /// The drivers for a modalias in a position, best first.
-    pub fn candidates(&self, modalias: &Modalias, position: &Position) -> Result<Vec<Candidate>, ReadError> {
+    pub fn candidates(
+        &self,
+        modalias: &Modalias,
+        position: &Position,
+    ) -> Result<Vec<Candidate>, ReadError> {
         let matches = rank(&self.tables.table, modalias);
         let facts = self.module_facts(&matches)?;
         Ok(judge(matches, modalias, position, &facts))
@@ -51,6 +68,9 @@ impl<'a> Chooser<'a> {
         for found in matches {
             if let Some(driver) = Modules::driver(self.host, &found.module)? {
                 facts.drivers.insert(found.module.clone(), driver);
+            }
+            if self.state(&found.module) == ModuleState::Missing {
+                facts.missing.insert(found.module.clone());
             }
             // A blacklist keeps a module from being loaded; one that is in is in.
             if let Some(place) = self.tables.blacklist.get(&found.module) {
@@ -81,7 +101,11 @@ impl<'a> BestOf<'a> {
     }
 
     /// The name of the best driver for a device whose PF, if it has one, is on `pf_driver`.
-    pub fn name(&mut self, device: &Device, pf_driver: Option<&DriverName>) -> Result<Option<String>, ReadError> {
+    pub fn name(
+        &mut self,
+        device: &Device,
+        pf_driver: Option<&DriverName>,
+    ) -> Result<Option<String>, ReadError> {
         if device.is_bridge() {
             return Ok(None);
         }
@@ -94,7 +118,8 @@ impl<'a> BestOf<'a> {
             None => Position::NotVf,
         };
         let candidates = self.chooser.candidates(&device.modalias, &position)?;
-        let name = crate::plan::best(device, &candidates).map(|candidate| candidate.name().to_string());
+        let name =
+            crate::plan::best(device, &candidates).map(|candidate| candidate.name().to_string());
         self.known.insert(key, name.clone());
         Ok(name)
     }

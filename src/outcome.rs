@@ -112,7 +112,10 @@ impl Kind {
 
     /// Was nothing done on purpose?
     pub fn is_refusal(self) -> bool {
-        matches!(self, Kind::NoDevice | Kind::Unsafe | Kind::NotForDevice | Kind::Identity | Kind::NoDriver)
+        matches!(
+            self,
+            Kind::NoDevice | Kind::Unsafe | Kind::NotForDevice | Kind::Identity | Kind::NoDriver
+        )
     }
 }
 

@@ -195,7 +195,11 @@ fn best_targets(
                 let why = candidate.reasons.join("; ");
                 return Err(Failure::new(
                     Kind::Unsafe,
-                    format!("{}: the best driver, {}, cannot be used: {why}", device.address, candidate.name()),
+                    format!(
+                        "{}: the best driver, {}, cannot be used: {why}",
+                        device.address,
+                        candidate.name()
+                    ),
                     "mend that, or leave --strict out to take the next best".to_string(),
                 ));
             }
@@ -203,7 +207,9 @@ fn best_targets(
     }
     if usable.is_empty() {
         let why = match blocked {
-            Some((candidate, _)) => format!(" that can be used: {}: {}", candidate.name(), candidate.reasons.join("; ")),
+            Some((candidate, _)) => {
+                format!(" that can be used: {}: {}", candidate.name(), candidate.reasons.join("; "))
+            }
             None => String::new(),
         };
         return Err(Failure::new(
@@ -212,8 +218,11 @@ fn best_targets(
             "see 'vfioctl drivers' for what this kernel has",
         ));
     }
-    let count = if is_strict { 1 } else { usable.len() };
-    Ok(usable.into_iter().take(count).collect())
+    let mut targets = usable.into_iter();
+    let best: Vec<Target> = targets.by_ref().take(1).collect();
+    // A fallback that is not there is none.
+    let fallbacks = targets.filter(|target| !is_strict && target.state != ModuleState::Missing);
+    Ok(best.into_iter().chain(fallbacks).collect())
 }
 
 fn choice_reason(candidate: &Candidate) -> String {
@@ -225,8 +234,14 @@ fn doubts(candidates: &[(Candidate, ModuleState)]) -> Vec<String> {
     let mut doubts = Vec::new();
     for (candidate, _) in candidates {
         match candidate.verdict {
-            Verdict::Blocked => doubts.push(format!("{} passed over: {}", candidate.name(), candidate.reasons.join("; "))),
-            Verdict::Limited => doubts.push(format!("{}: {}", candidate.name(), candidate.reasons.join("; "))),
+            Verdict::Blocked => doubts.push(format!(
+                "{} passed over: {}",
+                candidate.name(),
+                candidate.reasons.join("; ")
+            )),
+            Verdict::Limited => {
+                doubts.push(format!("{}: {}", candidate.name(), candidate.reasons.join("; ")))
+            }
             Verdict::Best | Verdict::Fallback => {}
         }
         if candidate.verdict != Verdict::Blocked {
@@ -242,7 +257,13 @@ fn group_warning(facts: &Facts) -> Option<String> {
         .siblings
         .iter()
         .filter(|sibling| sibling.blocks_group())
-        .map(|sibling| format!("{} on {}", sibling.address, sibling.driver.as_ref().map_or("", DriverName::as_str)))
+        .map(|sibling| {
+            format!(
+                "{} on {}",
+                sibling.address,
+                sibling.driver.as_ref().map_or("", DriverName::as_str)
+            )
+        })
         .collect();
     (!blockers.is_empty()).then(|| {
         format!(
@@ -257,11 +278,15 @@ fn group_warning(facts: &Facts) -> Option<String> {
 fn check(facts: &Facts, manner: Manner) -> Result<(), Failure> {
     let device = &facts.device;
     let address = device.address;
-    if let Some(driver) = device.driver.as_ref().filter(|_| facts.is_vfio_device && !manner.is_forced) {
+    if let Some(driver) =
+        device.driver.as_ref().filter(|_| facts.is_vfio_device && !manner.is_forced)
+    {
         if !is_vfio_driver(device) {
             return Err(Failure::new(
                 Kind::Unsafe,
-                format!("{address} is a VFIO device already, made by driver {driver}: it was left alone"),
+                format!(
+                    "{address} is a VFIO device already, made by driver {driver}: it was left alone"
+                ),
                 "give it to the guest as it is, or name a driver with --driver and --force",
             ));
         }
@@ -276,8 +301,13 @@ fn check(facts: &Facts, manner: Manner) -> Result<(), Failure> {
     if !device.vfs.is_empty() {
         return Err(Failure::new(
             Kind::Unsafe,
-            format!("{address} is a PF with {} VFs enabled: taking its driver away would destroy them", device.vfs.len()),
-            format!("write 0 to /sys/bus/pci/devices/{address}/sriov_numvfs first, or bind its VFs instead"),
+            format!(
+                "{address} is a PF with {} VFs enabled: taking its driver away would destroy them",
+                device.vfs.len()
+            ),
+            format!(
+                "write 0 to /sys/bus/pci/devices/{address}/sriov_numvfs first, or bind its VFs instead"
+            ),
         ));
     }
     match &facts.group {
@@ -304,7 +334,9 @@ fn missing_module(address: Address, target: &Target) -> Failure {
     let module = target.module.as_ref().map_or(target.name(), ModuleName::as_str);
     Failure::new(
         Kind::Module,
-        format!("{address}: the alias table names module {module}, but this kernel has no such module; nothing was touched"),
+        format!(
+            "{address}: the alias table names module {module}, but this kernel has no such module; nothing was touched"
+        ),
         "run 'depmod -a', or install the package that has the module, or choose another with --driver",
     )
 }
@@ -342,8 +374,12 @@ fn keep_off(device: &Device) -> BindPlan {
     if let Some(driver) = &device.driver {
         steps.push(Step::new(Action::Unbind(driver.clone()), "no driver is wanted"));
     }
-    let target =
-        Target { module: None, driver: Some(none), state: ModuleState::Loaded, reason: "no driver is wanted".into() };
+    let target = Target {
+        module: None,
+        driver: Some(none),
+        state: ModuleState::Loaded,
+        reason: "no driver is wanted".into(),
+    };
     let attempts = if steps.is_empty() { Vec::new() } else { vec![Attempt { target, steps }] };
     BindPlan { attempts, warnings: Vec::new() }
 }
@@ -378,7 +414,10 @@ fn move_to(device: &Device, target: &Target) -> Vec<Step> {
     if device.driver.as_ref() == Some(driver) {
         return Vec::new();
     }
-    let mut steps = vec![Step::new(Action::Override(driver.to_string()), "lets this driver alone have the device")];
+    let mut steps = vec![Step::new(
+        Action::Override(driver.to_string()),
+        "lets this driver alone have the device",
+    )];
     if let Some(current) = &device.driver {
         steps.push(Step::new(Action::Unbind(current.clone()), "a device has one driver at a time"));
     }
@@ -435,8 +474,10 @@ pub fn restore(before: &Binding, now: &Binding) -> Vec<Step> {
     let wanted = before.driver.as_ref().map(|driver| Some(driver.to_string()));
     if let Some(driver) = &before.driver {
         // With no override any driver that knows the device may have it; with another driver's, this one may not.
-        let allows = before.driver_override.is_none() || Some(&before.driver_override) == wanted.as_ref();
-        let during = if allows { &before.driver_override } else { wanted.as_ref().unwrap_or(&None) };
+        let allows =
+            before.driver_override.is_none() || Some(&before.driver_override) == wanted.as_ref();
+        let during =
+            if allows { &before.driver_override } else { wanted.as_ref().unwrap_or(&None) };
         if current != during {
             steps.push(set(during));
             current = during;
@@ -452,4 +493,286 @@ pub fn restore(before: &Binding, now: &Binding) -> Vec<Step> {
 /// The candidate that would be taken, for those who only ask.
 pub fn best(device: &Device, candidates: &[Candidate]) -> Option<Candidate> {
     if device.is_bridge() { None } else { verdict::chosen(candidates).cloned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matcher::Source;
+
+    const VF: &str = "pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00";
+    const BRIDGE: &str = "pci:v00008086d00002030sv00008086sd00000000bc06sc04i00";
+
+    fn driver(name: &str) -> DriverName {
+        name.parse().unwrap()
+    }
+
+    fn facts(modalias: &str, on: Option<&str>, driver_override: Option<&str>) -> Facts {
+        Facts {
+            device: Device {
+                address: "0000:3b:00.1".parse().unwrap(),
+                modalias: modalias.parse().unwrap(),
+                driver: on.map(driver),
+                driver_override: driver_override.map(str::to_string),
+                iommu_group: Some(7),
+                pf: None,
+                vfs: Vec::new(),
+            },
+            is_vfio_device: on.is_some_and(|name| name.contains("vfio")),
+            group: Some(Group {
+                number: 7,
+                kind: None,
+                devices: Vec::new(),
+                is_direct_mapped: false,
+            }),
+            siblings: Vec::new(),
+            may_lack_iommu: false,
+        }
+    }
+
+    fn candidate(name: &str, verdict: Verdict, state: ModuleState) -> (Candidate, ModuleState) {
+        let candidate = Candidate {
+            module: name.parse().unwrap(),
+            driver: Some(driver(name)),
+            alias: "vfio_pci:x".to_string(),
+            wildcards: 5,
+            source: Source::ModulesAlias,
+            verdict,
+            reasons: vec!["a reason".to_string()],
+        };
+        (candidate, state)
+    }
+
+    fn mlx5_and_generic(state: ModuleState) -> Wanted {
+        Wanted::Best(vec![
+            candidate("mlx5_vfio_pci", Verdict::Best, state),
+            candidate("vfio-pci", Verdict::Fallback, ModuleState::Loaded),
+        ])
+    }
+
+    /// A plan as one line: attempts separated by ` | `.
+    fn shown(steps: &[Step]) -> String {
+        let words = steps.iter().map(|step| {
+            let record = crate::apply::record(step);
+            record
+                .target
+                .map_or(record.step.to_string(), |target| format!("{}={target}", record.step))
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    fn planned(facts: &Facts, wanted: &Wanted, manner: Manner) -> Result<String, Kind> {
+        let plan = bind(facts, wanted, manner).map_err(|failure| failure.kind)?;
+        Ok(plan
+            .attempts
+            .iter()
+            .map(|attempt| shown(&attempt.steps))
+            .collect::<Vec<_>>()
+            .join(" | "))
+    }
+
+    const STRICT: Manner = Manner { is_strict: true, is_forced: false };
+
+    #[test]
+    fn the_override_comes_first_and_the_fallback_last() {
+        let wanted = mlx5_and_generic(ModuleState::Installed);
+        let facts = facts(VF, Some("mlx5_core"), None);
+        let variant =
+            "override=mlx5_vfio_pci unbind=mlx5_core load=mlx5_vfio_pci bind=mlx5_vfio_pci";
+        let generic = "override=vfio-pci unbind=mlx5_core bind=vfio-pci";
+        assert_eq!(
+            planned(&facts, &wanted, Manner::default()),
+            Ok(format!("{variant} | {generic}"))
+        );
+        assert_eq!(planned(&facts, &wanted, STRICT), Ok(variant.to_string()));
+    }
+
+    #[test]
+    fn what_is_so_already_is_left_out() {
+        let wanted = mlx5_and_generic(ModuleState::Loaded);
+        let case = |on, text| planned(&facts(VF, on, text), &wanted, STRICT).unwrap();
+        assert_eq!(case(None, None), "override=mlx5_vfio_pci bind=mlx5_vfio_pci");
+        assert_eq!(case(None, Some("mlx5_vfio_pci")), "bind=mlx5_vfio_pci");
+        assert_eq!(case(Some("mlx5_vfio_pci"), None), "");
+        assert_eq!(
+            case(Some("vfio-pci"), Some("vfio-pci")),
+            "override=mlx5_vfio_pci unbind=vfio-pci bind=mlx5_vfio_pci"
+        );
+    }
+
+    #[test]
+    fn a_driver_whose_name_is_not_known_yet_is_waited_for_under_its_modules_name() {
+        let target = Target {
+            module: Some("new_vfio_pci".parse().unwrap()),
+            driver: None,
+            state: ModuleState::Installed,
+            reason: String::new(),
+        };
+        assert_eq!(
+            planned(&facts(VF, None, None), &Wanted::Named(target), STRICT),
+            Ok("override=new_vfio_pci load=new_vfio_pci bind=new_vfio_pci".to_string())
+        );
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let wanted = mlx5_and_generic(ModuleState::Loaded);
+        let usual = facts(VF, Some("mlx5_core"), None);
+        let refused = |facts: &Facts| planned(facts, &wanted, Manner::default()).unwrap_err();
+
+        assert_eq!(refused(&facts(BRIDGE, Some("pcieport"), None)), Kind::Unsafe);
+        let no_group = Facts { group: None, ..usual.clone() };
+        assert_eq!(refused(&no_group), Kind::Unsafe);
+        assert!(
+            planned(&Facts { may_lack_iommu: true, ..no_group }, &wanted, Manner::default())
+                .is_ok()
+        );
+        let mut reserved = usual.clone();
+        reserved.group.as_mut().unwrap().is_direct_mapped = true;
+        assert_eq!(refused(&reserved), Kind::Unsafe);
+        let mut with_vfs = usual.clone();
+        with_vfs.device.vfs.push("0000:3b:00.2".parse().unwrap());
+        assert_eq!(refused(&with_vfs), Kind::Unsafe);
+        let mut foreign = facts(VF, Some("nvidia"), None);
+        foreign.is_vfio_device = true;
+        assert_eq!(refused(&foreign), Kind::Unsafe);
+        assert!(planned(&foreign, &wanted, Manner { is_strict: false, is_forced: true }).is_ok());
+    }
+
+    #[test]
+    fn what_is_right_already_is_not_refused() {
+        let mut device = facts(VF, Some("mlx5_vfio_pci"), None);
+        device.group = None;
+        assert_eq!(
+            planned(&device, &mlx5_and_generic(ModuleState::Loaded), STRICT),
+            Ok(String::new())
+        );
+    }
+
+    #[test]
+    fn a_missing_module_fails_before_anything_is_touched() {
+        let device = facts(VF, None, None);
+        assert_eq!(
+            planned(&device, &mlx5_and_generic(ModuleState::Missing), Manner::default()),
+            Err(Kind::Module)
+        );
+        // As a fallback it is simply not there.
+        let wanted = Wanted::Best(vec![
+            candidate("mlx5_vfio_pci", Verdict::Best, ModuleState::Loaded),
+            candidate("vfio-pci", Verdict::Fallback, ModuleState::Missing),
+        ]);
+        assert_eq!(
+            planned(&device, &wanted, Manner::default()),
+            Ok("override=mlx5_vfio_pci bind=mlx5_vfio_pci".to_string())
+        );
+    }
+
+    #[test]
+    fn a_blocked_best_is_passed_over_unless_strict() {
+        let wanted = Wanted::Best(vec![
+            candidate("qat_vfio_pci", Verdict::Blocked, ModuleState::Loaded),
+            candidate("vfio-pci", Verdict::Best, ModuleState::Loaded),
+        ]);
+        let device = facts(VF, None, None);
+        assert_eq!(
+            planned(&device, &wanted, Manner::default()),
+            Ok("override=vfio-pci bind=vfio-pci".to_string())
+        );
+        assert_eq!(planned(&device, &wanted, STRICT), Err(Kind::Unsafe));
+        let warnings = bind(&device, &wanted, Manner::default()).unwrap().warnings;
+        assert_eq!(warnings, ["qat_vfio_pci passed over: a reason"]);
+        let none =
+            Wanted::Best(vec![candidate("qat_vfio_pci", Verdict::Blocked, ModuleState::Loaded)]);
+        assert_eq!(planned(&device, &none, Manner::default()), Err(Kind::NoDriver));
+        assert_eq!(
+            planned(&device, &Wanted::Best(Vec::new()), Manner::default()),
+            Err(Kind::NoDriver)
+        );
+    }
+
+    #[test]
+    fn siblings_on_native_drivers_are_warned_of() {
+        let mut device = facts(VF, None, None);
+        let sibling = |address: &str, on: Option<&str>, is_vfio_device| Sibling {
+            address: address.parse().unwrap(),
+            driver: on.map(driver),
+            is_vfio_device,
+        };
+        device.siblings = vec![
+            sibling("0000:3a:00.0", Some("pcieport"), false),
+            sibling("0000:3b:00.2", None, false),
+            sibling("0000:3b:00.3", Some("nvidia"), true),
+        ];
+        let warnings = |facts: &Facts| {
+            bind(facts, &mlx5_and_generic(ModuleState::Loaded), STRICT).unwrap().warnings
+        };
+        assert!(warnings(&device).is_empty());
+        device.siblings.push(sibling("0000:3b:00.4", Some("snd_hda_intel"), false));
+        assert_eq!(warnings(&device).len(), 1);
+        assert!(warnings(&device)[0].contains("0000:3b:00.4 on snd_hda_intel"));
+    }
+
+    #[test]
+    fn keeping_all_drivers_off() {
+        let case = |on, text| planned(&facts(VF, on, text), &Wanted::NoDriver, STRICT).unwrap();
+        assert_eq!(case(Some("mlx5_core"), None), "override=none unbind=mlx5_core");
+        assert_eq!(case(None, Some("none")), "");
+    }
+
+    #[test]
+    fn giving_back() {
+        let case = |on, text| shown(&unbind(&facts(VF, on, text), None));
+        assert_eq!(
+            case(Some("vfio-pci"), Some("vfio-pci")),
+            "clear-override unbind=vfio-pci load-native probe"
+        );
+        assert_eq!(case(Some("vfio-pci"), None), "unbind=vfio-pci load-native probe");
+        assert_eq!(case(None, Some("none")), "clear-override load-native probe");
+        assert_eq!(
+            case(Some("pci-stub"), Some("pci-stub")),
+            "clear-override unbind=pci-stub load-native probe"
+        );
+        // A native driver keeps its device; so does a framework of its own.
+        assert_eq!(case(Some("mlx5_core"), None), "");
+        assert_eq!(case(Some("mlx5_core"), Some("vfio-pci")), "clear-override");
+        assert_eq!(case(Some("nvidia"), None), "");
+    }
+
+    #[test]
+    fn giving_to_a_driver_leaves_no_override() {
+        let target = Target {
+            module: Some("e1000e".parse().unwrap()),
+            driver: Some(driver("e1000e")),
+            state: ModuleState::Installed,
+            reason: String::new(),
+        };
+        assert_eq!(
+            shown(&unbind(&facts(VF, Some("vfio-pci"), Some("vfio-pci")), Some(&target))),
+            "override=e1000e unbind=vfio-pci load=e1000e bind=e1000e clear-override"
+        );
+        assert_eq!(shown(&unbind(&facts(VF, Some("e1000e"), None), Some(&target))), "");
+    }
+
+    #[test]
+    fn putting_back_from_wherever_it_stopped() {
+        let at = |on: Option<&str>, text: Option<&str>| Binding {
+            driver: on.map(driver),
+            driver_override: text.map(str::to_string),
+        };
+        let native = at(Some("mlx5_core"), None);
+        for (before, now, expected) in [
+            (&native, at(Some("mlx5_core"), None), ""),
+            (&native, at(Some("mlx5_core"), Some("v")), "clear-override"),
+            (&native, at(None, Some("v")), "clear-override bind=mlx5_core"),
+            (&native, at(Some("v"), Some("v")), "unbind=v clear-override bind=mlx5_core"),
+            (&at(None, None), at(Some("v"), Some("v")), "unbind=v clear-override"),
+            (&at(None, Some("x")), at(Some("v"), Some("v")), "unbind=v override=x"),
+            (&at(Some("x"), Some("x")), at(None, Some("v")), "override=x bind=x"),
+            // Bound to one driver with another's override: first the one that lets it bind, then the one it had.
+            (&at(Some("y"), Some("x")), at(None, Some("v")), "override=y bind=y override=x"),
+            (&at(Some("y"), Some("x")), at(Some("y"), Some("v")), "override=x"),
+        ] {
+            assert_eq!(shown(&restore(before, &now)), expected, "{before:?} from {now:?}");
+        }
+    }
 }

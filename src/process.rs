@@ -72,7 +72,9 @@ mod tests {
 
     #[test]
     fn status_and_standard_error_come_back() {
-        let finished = run(Command::new("sh").args(["-c", "echo no >&2; exit 3"]), Duration::from_secs(10)).unwrap();
+        let finished =
+            run(Command::new("sh").args(["-c", "echo no >&2; exit 3"]), Duration::from_secs(10))
+                .unwrap();
         assert_eq!(finished.status.code(), Some(3));
         assert_eq!(finished.stderr, "no");
     }

@@ -2,14 +2,14 @@
 //! What each matching driver would be good for on this very device: the rank comes from the aliases, the verdict from the
 //! catalogue. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::address::Address;
 use crate::catalog::{Catalog, Driver, Outcome, Shortfall};
 use crate::kernel_name::{DriverName, ModuleName};
-use crate::matcher::{Match, Modalias, Source};
+use crate::matcher::{FIELDS, Match, Modalias, Source};
 
 /// A VFIO driver that matches a device.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -79,26 +79,34 @@ pub struct ModuleFacts {
     pub drivers: BTreeMap<ModuleName, DriverName>,
     /// Those that modprobe would not load, and where that is written.
     pub blacklisted: BTreeMap<ModuleName, String>,
+    /// Those that an alias names, but that the kernel has not got.
+    pub missing: BTreeSet<ModuleName>,
 }
 
 /// Gives each match its verdict. `matches` is in rank order, and so is the result.
-pub fn judge(matches: Vec<Match>, modalias: &Modalias, position: &Position, modules: &ModuleFacts) -> Vec<Candidate> {
+pub fn judge(
+    matches: Vec<Match>,
+    modalias: &Modalias,
+    position: &Position,
+    modules: &ModuleFacts,
+) -> Vec<Candidate> {
     let mut is_taken = false;
     let mut previous: Option<ModuleName> = None;
     let mut candidates = Vec::with_capacity(matches.len());
     for found in matches {
         let mut reasons = Vec::new();
-        if let Some(previous) = previous.filter(|_| found.tied_with_previous) {
-            let rule = if found.wildcards == crate::matcher::FIELDS { "vfio_pci is first among catch-alls" } else { "the first in the table wins" };
-            reasons.push(format!("as specific as {previous}; {rule}"));
+        if let Some(previous) =
+            previous.filter(|_| found.tied_with_previous && found.wildcards < FIELDS)
+        {
+            reasons.push(format!("as specific as {previous}; the first in the table wins"));
         }
-        previous = Some(found.module.clone());
-
-        let known = Catalog::bundled().by_module(found.module.as_str());
-        let finding = match modules.blacklisted.get(&found.module) {
-            Some(place) => Some((Outcome::Fails, format!("blacklisted by {place}"))),
-            None => known.and_then(|driver| check(driver, modalias, position)),
-        };
+        if modules.missing.contains(&found.module) {
+            reasons.push(format!(
+                "module {} is named by the alias table, but not installed",
+                found.module
+            ));
+        }
+        let finding = finding(&found, modalias, position, modules);
         let fails = matches!(finding, Some((Outcome::Fails, _)));
         let is_limited = matches!(finding, Some((Outcome::Limited, _)));
         reasons.extend(finding.map(|(_, reason)| reason));
@@ -109,6 +117,7 @@ pub fn judge(matches: Vec<Match>, modalias: &Modalias, position: &Position, modu
             (false, false, false) => Verdict::Best,
         };
         is_taken |= !fails;
+        previous = Some(found.module.clone());
         candidates.push(Candidate {
             driver: modules.drivers.get(&found.module).cloned(),
             module: found.module,
@@ -122,10 +131,37 @@ pub fn judge(matches: Vec<Match>, modalias: &Modalias, position: &Position, modu
     candidates
 }
 
+/// What speaks against a match.
+fn finding(
+    found: &Match,
+    modalias: &Modalias,
+    position: &Position,
+    modules: &ModuleFacts,
+) -> Option<(Outcome, String)> {
+    if let Some(place) = modules.blacklisted.get(&found.module) {
+        return Some((
+            Outcome::Fails,
+            format!("module {} is blacklisted by {place}", found.module),
+        ));
+    }
+    match Catalog::bundled().by_module(found.module.as_str()) {
+        Some(driver) => check(driver, modalias, position),
+        // Such modules exist out of tree, and need not be VFIO drivers at all.
+        None if found.wildcards == FIELDS => Some((
+            Outcome::Fails,
+            "claims every device, which is vfio_pci's part: never taken unasked".to_string(),
+        )),
+        None => None,
+    }
+}
+
 /// What the catalogue knows to go wrong with this driver on a device in this position, and what to do about it.
 fn check(driver: &Driver, modalias: &Modalias, position: &Position) -> Option<(Outcome, String)> {
     if let Some(entry) = driver.denied(modalias.vendor_id(), modalias.device_id()) {
-        return Some((Outcome::Fails, format!("on the denylist of {}: {}", driver.driver, entry.reason)));
+        return Some((
+            Outcome::Fails,
+            format!("on the denylist of {}: {}", driver.driver, entry.reason),
+        ));
     }
     match position {
         Position::Unknown => None,
@@ -135,8 +171,12 @@ fn check(driver: &Driver, modalias: &Modalias, position: &Position) -> Option<(O
         }
         Position::Vf { pf, pf_driver } => {
             let shortfall = driver.shortfall_on_vf(pf_driver.as_ref().map(DriverName::as_str))?;
-            let on = pf_driver.as_ref().map_or("no driver".to_string(), |name| format!("driver {name}"));
-            let remedy = format!("; PF {pf} is on {on}: bind that to {} first", driver.pf_drivers.join(" or "));
+            let on =
+                pf_driver.as_ref().map_or("no driver".to_string(), |name| format!("driver {name}"));
+            let remedy = format!(
+                "; PF {pf} is on {on}: bind that to {} first",
+                driver.pf_drivers.join(" or ")
+            );
             Some((shortfall.outcome, sentence(shortfall, &remedy)))
         }
     }
@@ -144,9 +184,13 @@ fn check(driver: &Driver, modalias: &Modalias, position: &Position) -> Option<(O
 
 fn sentence(shortfall: &Shortfall, remedy: &str) -> String {
     match (shortfall.outcome, shortfall.errno) {
-        (Outcome::Fails, Some(errno)) => format!("its probe would fail with {errno}: {}{remedy}", shortfall.reason),
+        (Outcome::Fails, Some(errno)) => {
+            format!("its probe would fail with {errno}: {}{remedy}", shortfall.reason)
+        }
         (Outcome::Fails, None) => format!("its probe would fail: {}{remedy}", shortfall.reason),
-        (Outcome::Limited, _) => format!("adds nothing to vfio-pci here: {}{remedy}", shortfall.reason),
+        (Outcome::Limited, _) => {
+            format!("adds nothing to vfio-pci here: {}{remedy}", shortfall.reason)
+        }
     }
 }
 
@@ -168,20 +212,24 @@ mod tests {
             }
         }
         let modalias: Modalias = modalias.parse().unwrap();
-        let blacklisted = blacklisted.iter().map(|m| (m.parse().unwrap(), "x.conf:1".to_string())).collect();
+        let blacklisted =
+            blacklisted.iter().map(|m| (m.parse().unwrap(), "x.conf:1".to_string())).collect();
         let modules = ModuleFacts { blacklisted, ..ModuleFacts::default() };
         let candidates = judge(rank(&table, &modalias), &modalias, position, &modules);
         candidates.iter().map(|c| (c.module.to_string(), c.verdict)).collect()
     }
 
     fn vf(pf_driver: Option<&str>) -> Position {
-        Position::Vf { pf: "0000:3b:00.0".parse().unwrap(), pf_driver: pf_driver.map(|name| name.parse().unwrap()) }
+        Position::Vf {
+            pf: "0000:3b:00.0".parse().unwrap(),
+            pf_driver: pf_driver.map(|name| name.parse().unwrap()),
+        }
     }
 
     #[test]
     fn verdicts() {
         use Verdict::{Best, Blocked, Fallback, Limited};
-        let cases: [(&str, Position, [(&str, Verdict); 2]); 10] = [
+        let cases = [
             (MLX5_VF, vf(Some("mlx5_core")), [("mlx5_vfio_pci", Best), ("vfio_pci", Fallback)]),
             (MLX5_VF, vf(None), [("mlx5_vfio_pci", Limited), ("vfio_pci", Fallback)]),
             (MLX5_VF, Position::NotVf, [("mlx5_vfio_pci", Limited), ("vfio_pci", Fallback)]),
@@ -194,21 +242,42 @@ mod tests {
             (XE, Position::NotVf, [("xe_vfio_pci", Limited), ("vfio_pci", Fallback)]),
         ];
         for (modalias, position, expected) in cases {
-            let expected: Vec<(String, Verdict)> = expected.map(|(m, v)| (m.to_string(), v)).into();
+            let expected: Vec<(String, Verdict)> =
+                expected.iter().map(|(m, v)| (m.to_string(), *v)).collect();
             assert_eq!(judged(modalias, &position, &[]), expected, "{modalias} {position:?}");
         }
     }
 
     #[test]
     fn a_denied_device_has_no_candidate() {
-        assert_eq!(judged(DSA, &Position::NotVf, &[]), [("vfio_pci".to_string(), Verdict::Blocked)]);
+        assert_eq!(
+            judged(DSA, &Position::NotVf, &[]),
+            [("vfio_pci".to_string(), Verdict::Blocked)]
+        );
+    }
+
+    #[test]
+    fn only_vfio_pci_may_claim_every_device() {
+        let mut table = Table::default();
+        table.read_modules_alias(
+            b"alias vfio_pci:v*d*sv*sd*bc*sc*i* poweroff_pci\nalias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n",
+        );
+        let modalias: Modalias = MLX5_VF.parse().unwrap();
+        let candidates =
+            judge(rank(&table, &modalias), &modalias, &Position::Unknown, &ModuleFacts::default());
+        let verdicts: Vec<(&str, Verdict)> =
+            candidates.iter().map(|c| (c.module.as_str(), c.verdict)).collect();
+        assert_eq!(verdicts, [("vfio_pci", Verdict::Best), ("poweroff_pci", Verdict::Blocked)]);
     }
 
     #[test]
     fn a_blacklisted_module_is_blocked() {
         assert_eq!(
             judged(MLX5_VF, &vf(Some("mlx5_core")), &["mlx5_vfio_pci"]),
-            [("mlx5_vfio_pci".to_string(), Verdict::Blocked), ("vfio_pci".to_string(), Verdict::Best)]
+            [
+                ("mlx5_vfio_pci".to_string(), Verdict::Blocked),
+                ("vfio_pci".to_string(), Verdict::Best)
+            ]
         );
     }
 }

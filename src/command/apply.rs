@@ -31,14 +31,25 @@ pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
 fn named_by(context: &Context, policy: &Policy) -> Result<Vec<Address>> {
     let devices = sysfs::list(&context.host)?;
     for rule in &policy.rules {
-        if let Some(address) = rule.address().filter(|address| devices.iter().all(|device| device.address != *address)) {
+        if let Some(address) =
+            rule.address().filter(|address| devices.iter().all(|device| device.address != *address))
+        {
             context.output.warn(&format!("{}: no device {address} here", rule.file.display()));
         }
     }
-    Ok(devices.iter().filter(|device| policy.decide(device).is_some()).map(|device| device.address).collect())
+    Ok(devices
+        .iter()
+        .filter(|device| policy.decide(device).is_some())
+        .map(|device| device.address)
+        .collect())
 }
 
-fn apply(context: &Context, binder: &Binder<'_>, policy: &Policy, address: Address) -> Result<DeviceResult, Failure> {
+fn apply(
+    context: &Context,
+    binder: &Binder<'_>,
+    policy: &Policy,
+    address: Address,
+) -> Result<DeviceResult, Failure> {
     let device = context.device(address)?;
     match policy.decide(&device) {
         Some(Decision::Rule(rule)) => binder.bind(address, &request(rule)),
@@ -51,10 +62,13 @@ fn apply(context: &Context, binder: &Binder<'_>, policy: &Policy, address: Addre
                 device.modalias.vendor(),
                 device.modalias.device()
             ),
-            format!("'vfioctl bind {address}' to take this one instead, 'vfioctl unbind {address}' to forget the other"),
+            format!(
+                "'vfioctl bind {address}' to take this one instead, 'vfioctl unbind {address}' to forget the other"
+            ),
         )),
         None => {
-            let mut result = context.planned(&device, &[], vec!["no policy names this device".to_string()]);
+            let mut result =
+                context.planned(&device, &[], vec!["no policy names this device".to_string()]);
             if !context.is_dry_run {
                 result.outcome = Outcome::Unchanged;
             }
@@ -66,5 +80,9 @@ fn apply(context: &Context, binder: &Binder<'_>, policy: &Policy, address: Addre
 /// A driver that the policy names was the administrator's decision already: it is not asked for again.
 fn request(rule: &Rule) -> Request {
     let is_forced = matches!(rule.driver, Choice::Named(_));
-    Request { choice: rule.driver.clone(), manner: Manner { is_strict: false, is_forced }, is_saving: false }
+    Request {
+        choice: rule.driver.clone(),
+        manner: Manner { is_strict: false, is_forced },
+        is_saving: false,
+    }
 }

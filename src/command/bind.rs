@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::context::{Context, distinct};
 use crate::address::Address;
-use crate::apply::{Job, permission_hint};
+use crate::apply::{self, Job, permission_hint};
 use crate::catalog::Catalog;
 use crate::cli::{Bind, Force};
 use crate::gather::{self, Chooser};
@@ -30,7 +30,10 @@ pub fn run(context: &Context, options: &Bind) -> Result<u8> {
             None => Choice::Auto,
             Some(driver) => Choice::parse(driver.as_str())?,
         },
-        manner: Manner { is_strict: options.strict, is_forced: options.force.contains(&Force::Driver) },
+        manner: Manner {
+            is_strict: options.strict,
+            is_forced: options.force.contains(&Force::Driver),
+        },
         is_saving: !options.no_save,
     };
     let binder = Binder::new(context, chooser);
@@ -81,14 +84,12 @@ pub struct Request {
 pub struct Binder<'a> {
     context: &'a Context,
     chooser: Chooser<'a>,
-    modules: Modules<'a>,
 }
 
 impl<'a> Binder<'a> {
     /// Reads what modules there are.
     pub fn new(context: &'a Context, chooser: Chooser<'a>) -> Binder<'a> {
-        let modules = Modules::read(&context.host, &chooser.tables.release);
-        Binder { context, chooser, modules }
+        Binder { context, chooser: chooser.with_modules() }
     }
 
     /// Binds one device, or with `--dry-run` says how.
@@ -96,8 +97,13 @@ impl<'a> Binder<'a> {
         let context = self.context;
         if context.is_dry_run {
             let (device, plan) = self.plan(address, request)?;
-            let steps: Vec<_> = plan.attempts.into_iter().take(1).flat_map(|attempt| attempt.steps).collect();
-            return Ok(context.planned(&device, &steps, plan.warnings));
+            let steps: Vec<_> =
+                plan.attempts.into_iter().take(1).flat_map(|attempt| attempt.steps).collect();
+            let mut result = context.planned(&device, &steps, plan.warnings);
+            if request.is_saving {
+                result.steps.push(apply::save_record(&context.host, address));
+            }
+            return Ok(result);
         }
         // A device that is not there needs no lock, nor root, to be told so.
         context.device(address)?;
@@ -114,7 +120,8 @@ impl<'a> Binder<'a> {
 
     fn plan(&self, address: Address, request: &Request) -> Result<(Device, BindPlan), Failure> {
         let device = self.context.device(address)?;
-        let unreadable = |error: ReadError| Failure::plain(Kind::Failed, format!("{address}: {error}"));
+        let unreadable =
+            |error: ReadError| Failure::plain(Kind::Failed, format!("{address}: {error}"));
         let candidates = self.chooser.for_device(&device).map_err(unreadable)?;
         let wanted = match &request.choice {
             Choice::None => Wanted::NoDriver,
@@ -122,12 +129,14 @@ impl<'a> Binder<'a> {
                 candidates
                     .into_iter()
                     .map(|candidate| {
-                        let state = self.modules.state(&candidate.module);
+                        let state = self.chooser.state(&candidate.module);
                         (candidate, state)
                     })
                     .collect(),
             ),
-            Choice::Named(driver) => Wanted::Named(self.named(&device, driver, &candidates, request.manner)?),
+            Choice::Named(driver) => {
+                Wanted::Named(self.named(&device, driver, &candidates, request.manner)?)
+            }
         };
         let facts = gather::facts(&self.context.host, device).map_err(unreadable)?;
         let plan = plan::bind(&facts, &wanted, request.manner)?;
@@ -135,16 +144,26 @@ impl<'a> Binder<'a> {
     }
 
     /// The driver that the user means, if the device is in its table or the user insists.
-    fn named(&self, device: &Device, name: &DriverName, candidates: &[Candidate], manner: Manner) -> Result<Target, Failure> {
+    fn named(
+        &self,
+        device: &Device,
+        name: &DriverName,
+        candidates: &[Candidate],
+        manner: Manner,
+    ) -> Result<Target, Failure> {
         let is_meant = |candidate: &&Candidate| {
-            name.is_spelled_like(candidate.module.as_str()) || name.is_spelled_like(candidate.name())
+            name.is_spelled_like(candidate.module.as_str())
+                || name.is_spelled_like(candidate.name())
         };
         if let Some(candidate) = candidates.iter().find(is_meant) {
             return Ok(Target {
                 module: Some(candidate.module.clone()),
                 driver: candidate.driver.clone(),
-                state: self.modules.state(&candidate.module),
-                reason: format!("as asked for; matches {} ({} of 7 fields open)", candidate.alias, candidate.wildcards),
+                state: self.chooser.state(&candidate.module),
+                reason: format!(
+                    "as asked for; matches {} ({} of 7 fields open)",
+                    candidate.alias, candidate.wildcards
+                ),
             });
         }
         let target = self.resolve(name)?;
@@ -161,15 +180,27 @@ impl<'a> Binder<'a> {
         let module = module.map_err(|error| Failure::plain(Kind::NoDriver, format!("{error}")))?;
         let registered = sysfs::registered(&self.context.host).unwrap_or_default();
         let reason = "as asked for".to_string();
-        if let Some(driver) = registered.into_iter().find(|driver| driver.is_spelled_like(name.as_str())) {
-            return Ok(Target { module: Some(module), driver: Some(driver), state: ModuleState::Loaded, reason });
+        if let Some(driver) =
+            registered.into_iter().find(|driver| driver.is_spelled_like(name.as_str()))
+        {
+            return Ok(Target {
+                module: Some(module),
+                driver: Some(driver),
+                state: ModuleState::Loaded,
+                reason,
+            });
         }
-        let state = self.modules.state(&module);
+        let state = self.chooser.state(&module);
         if state == ModuleState::Missing {
-            let kconfig = known.map(|driver| format!("; it is built with {}", driver.kconfig)).unwrap_or_default();
+            let kconfig = known
+                .map(|driver| format!("; it is built with {}", driver.kconfig))
+                .unwrap_or_default();
             return Err(Failure::new(
                 Kind::NoDriver,
-                format!("no driver {name}: none is registered, and kernel {} has no module {module}{kconfig}", self.chooser.tables.release),
+                format!(
+                    "no driver {name}: none is registered, and kernel {} has no module {module}{kconfig}",
+                    self.chooser.tables.release
+                ),
                 "see 'vfioctl drivers' for the VFIO drivers this kernel has",
             ));
         }
@@ -178,16 +209,26 @@ impl<'a> Binder<'a> {
     }
 
     fn draft(&self, device: &Device, choice: &Choice) -> Result<Draft, Failure> {
-        Draft::write(&self.context.host, device.address, &device.modalias, choice).map_err(|error| {
-            let message = format!("{}: {error}; nothing was touched", device.address);
-            match error.source.kind() {
-                std::io::ErrorKind::PermissionDenied => Failure::new(Kind::Permission, message, permission_hint()),
-                std::io::ErrorKind::ReadOnlyFilesystem => {
-                    Failure::new(Kind::Permission, message, "--no-save binds without keeping the choice")
+        Draft::write(&self.context.host, device.address, &device.modalias, choice).map_err(
+            |error| {
+                let message = format!("{}: {error}; nothing was touched", device.address);
+                match error.source.kind() {
+                    std::io::ErrorKind::PermissionDenied => {
+                        Failure::new(Kind::Permission, message, permission_hint())
+                    }
+                    std::io::ErrorKind::ReadOnlyFilesystem => Failure::new(
+                        Kind::Permission,
+                        message,
+                        "--no-save binds without keeping the choice",
+                    ),
+                    _ => Failure::new(
+                        Kind::Failed,
+                        message,
+                        "--no-save binds without keeping the choice",
+                    ),
                 }
-                _ => Failure::new(Kind::Failed, message, "--no-save binds without keeping the choice"),
-            }
-        })
+            },
+        )
     }
 }
 
@@ -198,7 +239,11 @@ fn not_for_device(device: &Device, target: &Target, candidates: &[Candidate]) ->
     let ids = format!("{}:{}", modalias.vendor(), modalias.device());
     let table = match Catalog::bundled().by_any_name(target.name()) {
         Some(driver) => {
-            let ids: Vec<String> = driver.ids.iter().map(|id| format!("{:04x}:{:04x}", id.vendor, id.device)).collect();
+            let ids: Vec<String> = driver
+                .ids
+                .iter()
+                .map(|id| format!("{:04x}:{:04x}", id.vendor, id.device))
+                .collect();
             format!("its table has {}", ids.join(", "))
         }
         None => "it is no VFIO driver that the alias tables name for this device".to_string(),

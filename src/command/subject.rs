@@ -5,6 +5,7 @@ use anyhow::Result;
 
 use super::context::Context;
 use crate::cli::Subject;
+use crate::gather::Chooser;
 use crate::matcher::{Modalias, OddityKind};
 use crate::outcome::{Failure, Kind};
 use crate::plan;
@@ -41,7 +42,11 @@ impl Found {
             ),
             _ => Failure::new(
                 Kind::NoDriver,
-                format!("no VFIO driver of kernel {} can be used for {}", self.release, self.modalias.as_str()),
+                format!(
+                    "no VFIO driver of kernel {} can be used for {}",
+                    self.release,
+                    self.modalias.as_str()
+                ),
                 "see 'vfioctl drivers' for what this kernel has",
             ),
         };
@@ -50,8 +55,11 @@ impl Found {
     }
 }
 
-fn find(context: &Context, subject: &Subject) -> Result<Result<Found, Failure>> {
-    let chooser = context.chooser()?;
+fn find(
+    context: &Context,
+    subject: &Subject,
+    chooser: Chooser<'_>,
+) -> Result<Result<Found, Failure>> {
     let (device, modalias, candidates) = match (subject.address, &subject.modalias) {
         (Some(address), _) => {
             let device = match context.device(address) {
@@ -61,7 +69,9 @@ fn find(context: &Context, subject: &Subject) -> Result<Result<Found, Failure>> 
             let candidates = chooser.for_device(&device)?;
             (Some(device.clone()), device.modalias, candidates)
         }
-        (None, Some(modalias)) => (None, modalias.clone(), chooser.candidates(modalias, &Position::Unknown)?),
+        (None, Some(modalias)) => {
+            (None, modalias.clone(), chooser.candidates(modalias, &Position::Unknown)?)
+        }
         (None, None) => unreachable!("clap asks for one of them"),
     };
     let tables = chooser.tables;
@@ -70,14 +80,16 @@ fn find(context: &Context, subject: &Subject) -> Result<Result<Found, Failure>> 
         .oddities
         .iter()
         .filter(|oddity| oddity.kind == OddityKind::LowerCaseHex)
-        .map(|oddity| format!("{}:{}: {}: {}", oddity.source, oddity.line, oddity.kind, oddity.text))
+        .map(|oddity| {
+            format!("{}:{}: {}: {}", oddity.source, oddity.line, oddity.kind, oddity.text)
+        })
         .collect();
     Ok(Ok(Found { device, modalias, candidates, release: tables.release, lower_case }))
 }
 
 /// Prints the best driver's name.
 pub fn run_match(context: &Context, subject: &Subject) -> Result<u8> {
-    let found = match find(context, subject)? {
+    let found = match find(context, subject, context.chooser()?)? {
         Ok(found) => found,
         Err(failure) => return Ok(refuse(context, &failure)),
     };
@@ -88,13 +100,18 @@ pub fn run_match(context: &Context, subject: &Subject) -> Result<u8> {
             best.module
         ));
     }
-    report::show_match(context.output, found.device.as_ref().map(|d| d.address), found.modalias.as_str(), best.as_ref())?;
+    report::show_match(
+        context.output,
+        found.device.as_ref().map(|d| d.address),
+        found.modalias.as_str(),
+        best.as_ref(),
+    )?;
     Ok(found.exit_status(context))
 }
 
 /// Shows all that matches, and why.
 pub fn run_explain(context: &Context, subject: &Subject) -> Result<u8> {
-    let found = match find(context, subject)? {
+    let found = match find(context, subject, context.chooser()?.with_modules())? {
         Ok(found) => found,
         Err(failure) => return Ok(refuse(context, &failure)),
     };

@@ -94,7 +94,8 @@ impl Modalias {
     }
 
     fn id_number(&self, offset: usize) -> u16 {
-        u16::from_str_radix(&self.text[offset + 4..offset + 8], 16).expect("hex digits, checked when it was read")
+        u16::from_str_radix(&self.text[offset + 4..offset + 8], 16)
+            .expect("hex digits, checked when it was read")
     }
 
     /// The vendor id.

@@ -42,13 +42,21 @@ fn answer<'a>(
     best: Option<&'a Candidate>,
     candidates: Option<&'a [Candidate]>,
 ) -> Answer<'a> {
-    let best =
-        best.map(|best| Best { module: &best.module, driver: best.driver.as_ref(), alias: &best.alias });
+    let best = best.map(|best| Best {
+        module: &best.module,
+        driver: best.driver.as_ref(),
+        alias: &best.alias,
+    });
     Answer { address, modalias, best, candidates }
 }
 
 /// Shows the best driver's name, alone.
-pub fn show_match(output: Output, address: Option<Address>, modalias: &str, best: Option<&Candidate>) -> io::Result<()> {
+pub fn show_match(
+    output: Output,
+    address: Option<Address>,
+    modalias: &str,
+    best: Option<&Candidate>,
+) -> io::Result<()> {
     if output.is_json {
         return output.print_json("match", answer(address, modalias, best, None));
     }
@@ -82,7 +90,11 @@ pub fn explain(
             Verdict::Blocked => BAD,
             Verdict::Fallback => super::DIM,
         };
-        text.push_str(&format!("{rank}. {BOLD}{}{BOLD:#}  {}\n", candidate.name(), styled(style, word(candidate.verdict))));
+        text.push_str(&format!(
+            "{rank}. {BOLD}{}{BOLD:#}  {}\n",
+            candidate.name(),
+            styled(style, word(candidate.verdict))
+        ));
         if candidate.driver.is_none() {
             text.push_str("   the name is the module's: the driver's is known once it is loaded\n");
         } else if candidate.name() != candidate.module.as_str() {

@@ -13,7 +13,6 @@ use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use clap::ColorChoice;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 
 use crate::outcome::Failure;
 
@@ -27,6 +26,15 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const DOUBT: Style = AnsiColor::Yellow.on_default();
 const BAD: Style = AnsiColor::Red.on_default();
 const DIM: Style = Style::new().dimmed();
+
+/// What `--json` prints, of every command.
+#[derive(Serialize)]
+struct Document<'a, T> {
+    schema: u32,
+    command: &'a str,
+    #[serde(flatten)]
+    fields: T,
+}
 
 /// How to show results.
 #[derive(Clone, Copy, Debug)]
@@ -57,14 +65,8 @@ impl Output {
 
     /// Writes one JSON document: schema and command first, then `fields`.
     fn print_json(self, command: &str, fields: impl Serialize) -> io::Result<()> {
-        let mut document = Map::new();
-        document.insert("schema".into(), json!(1));
-        document.insert("command".into(), json!(command));
-        if let Value::Object(fields) = serde_json::to_value(fields)? {
-            document.extend(fields);
-        }
         let mut stdout = io::stdout().lock();
-        serde_json::to_writer_pretty(&mut stdout, &document)?;
+        serde_json::to_writer_pretty(&mut stdout, &Document { schema: 1, command, fields })?;
         stdout.write_all(b"\n")?;
         stdout.flush()
     }

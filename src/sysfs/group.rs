@@ -29,7 +29,8 @@ impl Group {
             node.names_in("devices")?.iter().filter_map(|name| name.parse().ok()).collect();
         devices.sort();
         // `direct-relaxable` regions do not hinder.
-        let is_direct_mapped = regions.lines().any(|line| line.split_whitespace().nth(2) == Some("direct"));
+        let is_direct_mapped =
+            regions.lines().any(|line| line.split_whitespace().nth(2) == Some("direct"));
         Ok(Group { number, kind, devices, is_direct_mapped })
     }
 }
