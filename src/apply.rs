@@ -191,7 +191,7 @@ impl<'a> Job<'a> {
                 let driver = self.resolve(target)?;
                 record.target = Some(driver.to_string());
                 self.bind_to(&driver)?;
-                self.verify_vfio(&driver)
+                if target.is_vfio { self.verify_vfio(&driver) } else { Ok(()) }
             }
             Action::Rebind(driver) => self.bind_to(driver),
             Action::Probe => Ok(self.control.probe(self.address)?),

@@ -54,6 +54,8 @@ pub struct Target {
     pub driver: Option<DriverName>,
     /// How the module stands.
     pub state: ModuleState,
+    /// Must it make a VFIO device? A policy may also name a native driver.
+    pub is_vfio: bool,
     /// Why this one.
     pub reason: String,
 }
@@ -83,7 +85,7 @@ pub enum Action {
     Load(ModuleName),
     /// Load the native drivers that the modalias names.
     LoadNative,
-    /// Bind to this driver and verify it.
+    /// Bind to this driver, and verify it.
     Bind(Target),
     /// Bind to a driver it was on before.
     Rebind(DriverName),
@@ -154,7 +156,7 @@ pub fn bind(facts: &Facts, wanted: &Wanted, manner: Manner) -> Result<BindPlan, 
     };
     let first = &targets[0];
     let is_on_first = device.driver.is_some() && device.driver == first.driver;
-    if !is_on_first {
+    if !is_on_first && first.is_vfio {
         check(facts, manner)?;
     }
     if first.state == ModuleState::Missing {
@@ -165,7 +167,7 @@ pub fn bind(facts: &Facts, wanted: &Wanted, manner: Manner) -> Result<BindPlan, 
     if let Wanted::Best(candidates) = wanted {
         warnings.extend(doubts(candidates));
     }
-    warnings.extend(group_warning(facts));
+    warnings.extend(group_warning(facts).filter(|_| first.is_vfio));
     let attempts = match is_on_first {
         true => Vec::new(),
         false => targets.into_iter().map(|target| attempt(device, target)).collect(),
@@ -185,6 +187,7 @@ fn best_targets(
             module: Some(candidate.module.clone()),
             driver: candidate.driver.clone(),
             state: *state,
+            is_vfio: true,
             reason: choice_reason(candidate),
         })
         .collect();
@@ -378,6 +381,7 @@ fn keep_off(device: &Device) -> BindPlan {
         module: None,
         driver: Some(none),
         state: ModuleState::Loaded,
+        is_vfio: false,
         reason: "no driver is wanted".into(),
     };
     let attempts = if steps.is_empty() { Vec::new() } else { vec![Attempt { target, steps }] };
@@ -606,6 +610,7 @@ mod tests {
             module: Some("new_vfio_pci".parse().unwrap()),
             driver: None,
             state: ModuleState::Installed,
+            is_vfio: true,
             reason: String::new(),
         };
         assert_eq!(
@@ -744,6 +749,7 @@ mod tests {
             module: Some("e1000e".parse().unwrap()),
             driver: Some(driver("e1000e")),
             state: ModuleState::Installed,
+            is_vfio: true,
             reason: String::new(),
         };
         assert_eq!(

@@ -188,9 +188,7 @@ fn sentence(shortfall: &Shortfall, remedy: &str) -> String {
             format!("its probe would fail with {errno}: {}{remedy}", shortfall.reason)
         }
         (Outcome::Fails, None) => format!("its probe would fail: {}{remedy}", shortfall.reason),
-        (Outcome::Limited, _) => {
-            format!("adds nothing to vfio-pci here: {}{remedy}", shortfall.reason)
-        }
+        (Outcome::Limited, _) => format!("{}{remedy}", shortfall.reason),
     }
 }
 

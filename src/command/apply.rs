@@ -84,5 +84,6 @@ fn request(rule: &Rule) -> Request {
         choice: rule.driver.clone(),
         manner: Manner { is_strict: false, is_forced },
         is_saving: false,
+        is_vfio: false,
     }
 }

@@ -35,6 +35,7 @@ pub fn run(context: &Context, options: &Bind) -> Result<u8> {
             is_forced: options.force.contains(&Force::Driver),
         },
         is_saving: !options.no_save,
+        is_vfio: true,
     };
     let binder = Binder::new(context, chooser);
     let results = context.each(&addresses, |address| binder.bind(address, &request));
@@ -78,6 +79,8 @@ pub struct Request {
     pub manner: Manner,
     /// Is the choice to be kept?
     pub is_saving: bool,
+    /// Must the driver be a VFIO driver? A policy may name any.
+    pub is_vfio: bool,
 }
 
 /// Binds devices one by one, with one reading of the tables.
@@ -135,7 +138,7 @@ impl<'a> Binder<'a> {
                     .collect(),
             ),
             Choice::Named(driver) => {
-                Wanted::Named(self.named(&device, driver, &candidates, request.manner)?)
+                Wanted::Named(self.named(&device, driver, &candidates, request)?)
             }
         };
         let facts = gather::facts(&self.context.host, device).map_err(unreadable)?;
@@ -149,7 +152,7 @@ impl<'a> Binder<'a> {
         device: &Device,
         name: &DriverName,
         candidates: &[Candidate],
-        manner: Manner,
+        request: &Request,
     ) -> Result<Target, Failure> {
         let is_meant = |candidate: &&Candidate| {
             name.is_spelled_like(candidate.module.as_str())
@@ -160,6 +163,7 @@ impl<'a> Binder<'a> {
                 module: Some(candidate.module.clone()),
                 driver: candidate.driver.clone(),
                 state: self.chooser.state(&candidate.module),
+                is_vfio: true,
                 reason: format!(
                     "as asked for; matches {} ({} of 7 fields open)",
                     candidate.alias, candidate.wildcards
@@ -167,8 +171,14 @@ impl<'a> Binder<'a> {
             });
         }
         let target = self.resolve(name)?;
-        if manner.is_forced {
-            return Ok(Target { reason: "as asked for, with --force".to_string(), ..target });
+        if request.manner.is_forced {
+            let is_vfio =
+                request.is_vfio || Catalog::bundled().by_any_name(target.name()).is_some();
+            return Ok(Target {
+                is_vfio,
+                reason: "as asked for, whatever the tables say".to_string(),
+                ..target
+            });
         }
         Err(not_for_device(device, &target, candidates))
     }
@@ -187,6 +197,7 @@ impl<'a> Binder<'a> {
                 module: Some(module),
                 driver: Some(driver),
                 state: ModuleState::Loaded,
+                is_vfio: true,
                 reason,
             });
         }
@@ -205,7 +216,7 @@ impl<'a> Binder<'a> {
             ));
         }
         let driver = Modules::driver(&self.context.host, &module).ok().flatten();
-        Ok(Target { module: Some(module), driver, state, reason })
+        Ok(Target { module: Some(module), driver, state, is_vfio: true, reason })
     }
 
     fn draft(&self, device: &Device, choice: &Choice) -> Result<Draft, Failure> {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::address::Address;
+use crate::class::ClassFilter;
 use crate::drop_in::{self, DropInError};
 use crate::host::Host;
 use crate::kernel_name::DriverName;
@@ -92,7 +93,7 @@ struct Table {
     #[serde(default, deserialize_with = "ids")]
     subsystem: Option<String>,
     #[serde(default, deserialize_with = "class")]
-    class: Option<String>,
+    class: Option<ClassFilter>,
     #[serde(default, deserialize_with = "address")]
     pf: Option<Address>,
     driver: Choice,
@@ -104,7 +105,7 @@ struct Selector {
     address: Option<Address>,
     id: Option<String>,
     subsystem: Option<String>,
-    class: Option<String>,
+    class: Option<ClassFilter>,
     pf: Option<Address>,
 }
 
@@ -123,7 +124,7 @@ impl Selector {
             && self.subsystem.as_ref().is_none_or(|id| {
                 *id == pair(modalias.subsystem_vendor(), modalias.subsystem_device())
             })
-            && self.class.as_ref().is_none_or(|class| modalias.class().starts_with(class))
+            && self.class.as_ref().is_none_or(|class| class.matches(&modalias.class()))
     }
 }
 
@@ -205,18 +206,12 @@ fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::
     }
 }
 
-/// Class, class and subclass, or all three bytes: two, four or six hex digits.
-fn class<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+/// A class by name or by hex digits, as `list --class` takes it.
+fn class<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ClassFilter>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let fits = matches!(text.len(), 2 | 4 | 6) && text.bytes().all(|b| b.is_ascii_hexdigit());
-    if fits {
-        Ok(Some(text.to_ascii_lowercase()))
-    } else {
-        Err(de::Error::custom(format!(
-            "'{}' is not a class of two, four or six hex digits (like 0108)",
-            text.escape_default()
-        )))
-    }
+    text.parse()
+        .map(Some)
+        .map_err(|error| de::Error::custom(format!("'{}' is {error}", text.escape_default())))
 }
 
 impl Choice {
@@ -294,6 +289,8 @@ mod tests {
             ("class = '0200'", true),
             ("class = '020000'", true),
             ("class = '0207'", false),
+            ("class = 'network'", true),
+            ("class = 'nvme'", false),
             ("pf = '0000:3b:00.0'", true),
             ("pf = '0000:3b:00.1'", false),
             ("id = '15b3:101e'\npf = '0000:3c:00.0'", false),
@@ -332,7 +329,7 @@ mod tests {
             ("[[device]]\ndriver = 'auto'", "every device"),
             ("[[device]]\naddress = '3b'\ndriver = 'auto'", "not a PCI address"),
             ("[[device]]\nid = '15b3'\ndriver = 'auto'", "VENDOR:DEVICE"),
-            ("[[device]]\nclass = 'net'\ndriver = 'auto'", "hex digits"),
+            ("[[device]]\nclass = 'net'\ndriver = 'auto'", "not a class"),
             ("[[device]]\nclass = '02'\ndriver = '../x'", "not a name"),
             ("[[device]]\nclass = '02'", "driver"),
             ("[[device]]\nclass = '02'\ndriver = 'auto'\ndevice_id = 1", "device_id"),
