@@ -259,14 +259,11 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Kernels from 6.1 on show each VFIO device in `vfio-dev/`; older ones have no such class to look for.
     fn verify_vfio(&self, driver: &DriverName) -> Result<(), StepError> {
-        if self.host.vfio_class().is_dir()
-            && Device::vfio_devices(self.host, self.address)?.is_empty()
-        {
-            return Err(StepError::NotVfio(driver.clone()));
+        match Device::is_vfio_device(self.host, self.address)? {
+            true => Ok(()),
+            false => Err(StepError::NotVfio(driver.clone())),
         }
-        Ok(())
     }
 
     fn device(&self) -> Result<Device, StepError> {
@@ -305,6 +302,12 @@ impl<'a> Job<'a> {
             }
             Kind::NoDevice => return failure,
             _ => {}
+        }
+        if matches!(self.device(), Err(StepError::Gone)) {
+            return Failure::plain(
+                Kind::NoDevice,
+                format!("{}; the device went away meanwhile", failure.message),
+            );
         }
         (self.observe)(self.address, &format!("{}; putting it back", failure.message));
         let restored = self.device().and_then(|now| {

@@ -395,6 +395,11 @@ pub struct KernelVersion {
 }
 
 impl KernelVersion {
+    /// Version `major.minor`.
+    pub const fn new(major: u16, minor: u16) -> Self {
+        Self { major, minor }
+    }
+
     /// Reads the version that a release such as `6.12.107+deb13-amd64` begins with.
     pub fn parse(release: &str) -> Option<Self> {
         let (major, rest) = release.split_once('.')?;

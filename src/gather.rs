@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::address::Address;
+use crate::guard;
 use crate::host::Host;
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::matcher::{Match, Modalias, rank};
@@ -134,23 +135,26 @@ pub fn facts(host: &Host, device: Device) -> Result<Facts, ReadError> {
             siblings.push(Sibling {
                 address,
                 driver: driver_of(host, address)?,
-                is_vfio_device: is_vfio_device(host, address)?,
+                is_vfio_device: Device::is_vfio_device(host, address)?,
             });
         }
     }
+    let vfio_devices = Device::vfio_devices(host, device.address)?;
+    let is_vfio_device = Device::is_vfio_device(host, device.address)?;
+    // Looking through all processes is for what someone may hold.
+    let holders = match is_vfio_device {
+        true => guard::holders(host, device.iommu_group, &vfio_devices),
+        false => Vec::new(),
+    };
     let unsafe_mode = host.module(&vfio()).join("parameters/enable_unsafe_noiommu_mode");
     Ok(Facts {
-        is_vfio_device: is_vfio_device(host, device.address)?,
+        is_vfio_device,
         group,
         siblings,
+        holders,
         may_lack_iommu: fs::read(unsafe_mode).is_ok_and(|text| text.starts_with(b"Y")),
         device,
     })
-}
-
-/// Has its driver made a VFIO device of it?
-pub fn is_vfio_device(host: &Host, address: Address) -> Result<bool, ReadError> {
-    Ok(!Device::vfio_devices(host, address)?.is_empty())
 }
 
 /// The driver a device is on.

@@ -135,9 +135,9 @@ impl Host {
         self.root.join("sys/kernel/iommu_groups").join(group.to_string())
     }
 
-    /// The class of VFIO devices; there from kernel 6.1 on, once the vfio module is in.
-    pub fn vfio_class(&self) -> PathBuf {
-        self.root.join("sys/class/vfio-dev")
+    /// The class of IOMMU groups that are open to VFIO.
+    pub fn vfio_groups(&self) -> PathBuf {
+        self.root.join("sys/class/vfio")
     }
 
     /// The device nodes of VFIO.
@@ -161,6 +161,11 @@ impl Host {
         // On merged-usr systems this is /usr/lib/modprobe.d again, and its files are masked by their own names.
         directories.push(self.root.join("lib/modprobe.d"));
         directories
+    }
+
+    /// The processes' directories.
+    pub fn processes(&self) -> PathBuf {
+        self.root.join("proc")
     }
 
     /// The kernel's command line.

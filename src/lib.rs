@@ -16,6 +16,7 @@
 //! * [`verdict`] is pure: what each match is good for on a device, by what the catalogue knows.
 //! * [`policy`] is the administrator's persisted choices, and the only writer to /etc.
 //! * [`drop_in`] has the rules of drop-in directories, for policy and for modprobe.d.
+//! * [`guard`] finds out who is using a device.
 //! * [`gather`] reads what the pure parts decide on.
 //! * [`plan`] is pure: from facts to a plan or a refusal.
 //! * [`apply`] carries a plan out, checks each step and undoes what failed; [`lock`] keeps two of us from one device.
@@ -32,6 +33,7 @@ pub mod cli;
 pub mod command;
 pub mod drop_in;
 pub mod gather;
+pub mod guard;
 pub mod host;
 pub mod kernel_name;
 pub mod lock;

@@ -4,6 +4,7 @@
 
 use crate::address::Address;
 use crate::catalog::Catalog;
+use crate::guard::Holder;
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::modules::ModuleState;
 use crate::outcome::{Failure, Kind};
@@ -21,6 +22,8 @@ pub struct Facts {
     pub group: Option<Group>,
     /// The other devices of its group.
     pub siblings: Vec<Sibling>,
+    /// The processes that hold it, or its group, through VFIO.
+    pub holders: Vec<Holder>,
     /// May VFIO do without an IOMMU here (`enable_unsafe_noiommu_mode`)?
     pub may_lack_iommu: bool,
 }
@@ -150,7 +153,10 @@ pub struct Manner {
 pub fn bind(facts: &Facts, wanted: &Wanted, manner: Manner) -> Result<BindPlan, Failure> {
     let device = &facts.device;
     let targets = match wanted {
-        Wanted::NoDriver => return Ok(keep_off(device)),
+        Wanted::NoDriver => {
+            check_free(facts)?;
+            return Ok(keep_off(device));
+        }
         Wanted::Named(target) => vec![target.clone()],
         Wanted::Best(candidates) => best_targets(device, candidates, manner.is_strict)?,
     };
@@ -161,6 +167,10 @@ pub fn bind(facts: &Facts, wanted: &Wanted, manner: Manner) -> Result<BindPlan, 
     }
     if first.state == ModuleState::Missing {
         return Err(missing_module(device.address, first));
+    }
+
+    if !is_on_first {
+        check_free(facts)?;
     }
 
     let mut warnings = Vec::new();
@@ -333,6 +343,29 @@ fn check(facts: &Facts, manner: Manner) -> Result<(), Failure> {
     }
 }
 
+/// Nobody may hold it through VFIO when its driver is to be taken away.
+fn check_free(facts: &Facts) -> Result<(), Failure> {
+    let Some(driver) = facts.device.driver.as_ref().filter(|_| !facts.holders.is_empty()) else {
+        return Ok(());
+    };
+    let holders: Vec<String> = facts
+        .holders
+        .iter()
+        .map(|holder| {
+            format!("{} (pid {}) has {} open", holder.command, holder.pid, holder.node.display())
+        })
+        .collect();
+    Err(Failure::new(
+        Kind::Unsafe,
+        format!(
+            "{} is in use: {}; taking {driver} away would wait for them",
+            facts.device.address,
+            holders.join(", ")
+        ),
+        "stop the VM or program that has it, then try again",
+    ))
+}
+
 fn missing_module(address: Address, target: &Target) -> Failure {
     let module = target.module.as_ref().map_or(target.name(), ModuleName::as_str);
     Failure::new(
@@ -389,12 +422,16 @@ fn keep_off(device: &Device) -> BindPlan {
 }
 
 /// Plans giving a device back to the kernel's own choice, or to `driver`.
-pub fn unbind(facts: &Facts, driver: Option<&Target>) -> Vec<Step> {
+pub fn unbind(facts: &Facts, driver: Option<&Target>) -> Result<Vec<Step>, Failure> {
     let device = &facts.device;
-    match driver {
+    let steps = match driver {
         Some(target) => move_to(device, target),
         None => give_back(device),
+    };
+    if steps.iter().any(|step| matches!(step.action, Action::Unbind(_))) {
+        check_free(facts)?;
     }
+    Ok(steps)
 }
 
 fn give_back(device: &Device) -> Vec<Step> {
@@ -530,6 +567,7 @@ mod tests {
                 is_direct_mapped: false,
             }),
             siblings: Vec::new(),
+            holders: Vec::new(),
             may_lack_iommu: false,
         }
     }
@@ -718,6 +756,31 @@ mod tests {
     }
 
     #[test]
+    fn what_a_vm_holds_is_not_taken_away() {
+        let mut device = facts(VF, Some("vfio-pci"), Some("vfio-pci"));
+        device.holders =
+            vec![Holder { pid: 41, command: "qemu".to_string(), node: "/dev/vfio/7".into() }];
+        let failure = unbind(&device, None).unwrap_err();
+        assert_eq!(failure.kind, Kind::Unsafe);
+        assert!(
+            failure.message.contains("qemu (pid 41) has /dev/vfio/7 open"),
+            "{}",
+            failure.message
+        );
+        assert_eq!(
+            planned(&device, &mlx5_and_generic(ModuleState::Loaded), STRICT),
+            Err(Kind::Unsafe)
+        );
+        assert_eq!(planned(&device, &Wanted::NoDriver, STRICT), Err(Kind::Unsafe));
+        // What need not be moved may be held.
+        device.device.driver = Some(driver("mlx5_vfio_pci"));
+        assert_eq!(
+            planned(&device, &mlx5_and_generic(ModuleState::Loaded), STRICT),
+            Ok(String::new())
+        );
+    }
+
+    #[test]
     fn keeping_all_drivers_off() {
         let case = |on, text| planned(&facts(VF, on, text), &Wanted::NoDriver, STRICT).unwrap();
         assert_eq!(case(Some("mlx5_core"), None), "override=none unbind=mlx5_core");
@@ -726,7 +789,7 @@ mod tests {
 
     #[test]
     fn giving_back() {
-        let case = |on, text| shown(&unbind(&facts(VF, on, text), None));
+        let case = |on, text| shown(&unbind(&facts(VF, on, text), None).unwrap());
         assert_eq!(
             case(Some("vfio-pci"), Some("vfio-pci")),
             "clear-override unbind=vfio-pci load-native probe"
@@ -753,10 +816,10 @@ mod tests {
             reason: String::new(),
         };
         assert_eq!(
-            shown(&unbind(&facts(VF, Some("vfio-pci"), Some("vfio-pci")), Some(&target))),
+            shown(&unbind(&facts(VF, Some("vfio-pci"), Some("vfio-pci")), Some(&target)).unwrap()),
             "override=e1000e unbind=vfio-pci load=e1000e bind=e1000e clear-override"
         );
-        assert_eq!(shown(&unbind(&facts(VF, Some("e1000e"), None), Some(&target))), "");
+        assert_eq!(shown(&unbind(&facts(VF, Some("e1000e"), None), Some(&target)).unwrap()), "");
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl<'a> Binder<'a> {
         // Only now, under the lock, is what is read what counts.
         let (device, plan) = self.plan(address, request)?;
         let draft = match request.is_saving {
-            true => Some(self.draft(&device, &request.choice)?),
+            true => Some(self.draft(&device, &kept(&request.choice, &device, &plan))?),
             false => None,
         };
         Ok(job.bind(&device, &plan.attempts, draft, plan.warnings))
@@ -240,6 +240,18 @@ impl<'a> Binder<'a> {
                 }
             },
         )
+    }
+}
+
+/// The choice to keep: a driver that was named in another spelling under its own name, where that is known.
+fn kept(choice: &Choice, device: &Device, plan: &BindPlan) -> Choice {
+    let driver = match plan.attempts.first() {
+        Some(attempt) => attempt.target.driver.as_ref(),
+        None => device.driver.as_ref(),
+    };
+    match (choice, driver) {
+        (Choice::Named(_), Some(driver)) => Choice::Named(driver.clone()),
+        (choice, _) => choice.clone(),
     }
 }
 

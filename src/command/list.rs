@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::context::{Context, policy_view};
 use crate::address::Address;
 use crate::cli::List;
-use crate::gather::{self, BestOf};
+use crate::gather::BestOf;
 use crate::kernel_name::DriverName;
 use crate::names::Database;
 use crate::report::{self, DeviceView};
@@ -26,7 +26,7 @@ pub fn run(context: &Context, options: &List) -> Result<u8> {
     let mut views = Vec::new();
     for device in devices.iter().filter(|device| is_wanted(options, device)) {
         if options.vfio
-            && !(device.driver.is_some() && gather::is_vfio_device(&context.host, device.address)?)
+            && !(device.driver.is_some() && Device::is_vfio_device(&context.host, device.address)?)
         {
             continue;
         }

@@ -35,7 +35,7 @@ fn unbind(
         let device = context.device(address)?;
         let unreadable = |error| Failure::plain(Kind::Failed, format!("{address}: {error}"));
         let facts = gather::facts(&context.host, device).map_err(unreadable)?;
-        let steps = plan::unbind(&facts, target.as_ref());
+        let steps = plan::unbind(&facts, target.as_ref())?;
         let mut warnings = Vec::new();
         if let Some(driver) =
             facts.device.driver.as_ref().filter(|_| facts.is_vfio_device && steps.is_empty())

@@ -187,6 +187,8 @@ impl<'a> Control<'a> {
 
 /// The writer's side: writes what standard input says, answers on standard output, ends with its input.
 pub fn serve(requests: impl BufRead, mut answers: impl Write) -> io::Result<()> {
+    // Started through /proc/self/exe it would show as "exe" to someone who looks for what is stuck.
+    rustix::thread::set_name(c"vfioctl")?;
     for line in requests.lines() {
         let request: Request = serde_json::from_str(&line?)?;
         let node = Node::new(request.directory);

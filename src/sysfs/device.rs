@@ -10,6 +10,7 @@ use std::io;
 
 use super::node::{Node, ReadError};
 use crate::address::Address;
+use crate::catalog::KernelVersion;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
 use crate::matcher::Modalias;
@@ -56,6 +57,23 @@ impl Device {
     /// 6.1 have no such directory. Names other than `vfioN` occur (`noiommu-vfioN` from 7.3 on).
     pub fn vfio_devices(host: &Host, address: Address) -> Result<Vec<String>, ReadError> {
         Node::new(host.device(address)).names_in("vfio-dev")
+    }
+
+    /// Has its driver made a VFIO device of it? Before 6.1 the nearest sign is that its IOMMU group is open to VFIO.
+    pub fn is_vfio_device(host: &Host, address: Address) -> Result<bool, ReadError> {
+        if !Device::vfio_devices(host, address)?.is_empty() {
+            return Ok(true);
+        }
+        let is_old = host
+            .running()
+            .ok()
+            .and_then(|release| KernelVersion::parse(&release))
+            .is_some_and(|running| running < KernelVersion::new(6, 1));
+        if !is_old {
+            return Ok(false);
+        }
+        let group = Node::new(host.device(address)).link_name("iommu_group")?;
+        Ok(group.is_some_and(|group| host.vfio_groups().join(group).exists()))
     }
 }
 
@@ -124,5 +142,35 @@ fn invalid(
     ReadError {
         path: node.path().join(name),
         source: io::Error::new(io::ErrorKind::InvalidData, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn vfio_devices_on_old_and_new_kernels() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        let device = path("sys/bus/pci/devices/0000:3b:00.1");
+        for directory in ["proc/sys/kernel", "sys/class/vfio/7", "sys/kernel/iommu_groups/7"] {
+            fs::create_dir_all(path(directory)).unwrap();
+        }
+        fs::create_dir_all(&device).unwrap();
+        symlink("../../../../kernel/iommu_groups/7", device.join("iommu_group")).unwrap();
+        let host = Host::new(root.path(), None).unwrap();
+        let is_vfio = |release: &str| {
+            fs::write(path("proc/sys/kernel/osrelease"), release).unwrap();
+            Device::is_vfio_device(&host, "0000:3b:00.1".parse().unwrap()).unwrap()
+        };
+        assert!(is_vfio("5.15.0-130-generic\n"));
+        assert!(!is_vfio("6.1.0-56-amd64\n"), "from 6.1 on vfio-dev is what counts");
+        fs::remove_dir(path("sys/class/vfio/7")).unwrap();
+        assert!(!is_vfio("5.15.0-130-generic\n"));
+        fs::create_dir_all(device.join("vfio-dev/noiommu-vfio0")).unwrap();
+        assert!(is_vfio("7.3.4\n"));
     }
 }
