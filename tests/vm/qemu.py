@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""QEMU: which one, with which machine, and its process from start to end."""
+
+import ctypes
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+
+import fetch
+import unpacked
+
+PROGRAM = "qemu-system-x86_64"
+# The first with igb, the cheapest PF with VFs.
+OLDEST = (8, 0)
+SUITE = "bookworm-backports"
+
+# panic=-1 with -no-reboot: a kernel that gives up ends QEMU at once. tsc=reliable: with a loaded host the clocksource
+# watchdog complains.
+APPEND = "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on nowatchdog tsc=reliable"
+
+# QEMU wants it before the devices it is to translate for; Debian's kernels leave it off unless told.
+IOMMU_DEVICE = "intel-iommu,intremap=on,caching-mode=on"
+IOMMU_APPEND = " intel_iommu=on"
+
+# Two NICs of one kind, each alone in its IOMMU group: a root port has ACS. Then one thing of each other kind.
+DEVICES = [
+    "pcie-root-port,id=port1,chassis=1,slot=1,addr=0x10",
+    "pcie-root-port,id=port2,chassis=2,slot=2,addr=0x11",
+    "pcie-root-port,id=port3,chassis=3,slot=3,addr=0x12",
+    "pcie-root-port,id=port4,chassis=4,slot=4,addr=0x13",
+    "pcie-root-port,id=port5,chassis=5,slot=5,addr=0x15",
+    "e1000e,bus=port1,romfile=",
+    "e1000e,bus=port2,romfile=",
+    "virtio-net-pci,bus=port3,romfile=",
+    "pcie-pci-bridge,id=conventional,bus=port4",
+    "pci-testdev,bus=conventional,addr=0x1",
+    "edu,addr=0x14",
+    "igb,bus=port5,romfile=",
+]
+
+ACCELERATORS = {
+    "kvm": ["-accel", "kvm", "-cpu", "host"],
+    "tcg": ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"],
+}
+
+
+def find(cache):
+    """The QEMU to use, as the start of a command line and its environment: an installed one if new enough."""
+    installed = shutil.which(PROGRAM)
+    if installed and version([installed]) >= OLDEST:
+        return [installed], {}
+
+    def make(directory):
+        fetch.unpack(fetch.archive(cache, SUITE).closure("qemu-system-x86"), directory)
+
+    tree = fetch.tree(cache / "qemu", make)
+    command = unpacked.command(tree, f"usr/bin/{PROGRAM}")
+    command += ["-L", str(tree / "usr/share/qemu"), "-L", str(tree / "usr/share/seabios")]
+    return command, {"QEMU_MODULE_DIR": str(tree / "usr/lib" / unpacked.LIBRARIES / "qemu")}
+
+
+def version(command):
+    out = subprocess.run([*command, "--version"], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"version (\d+)\.(\d+)", out)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+class Process:
+    """One running QEMU. `channel` is our end of the guest's agent port: a socket pair, nothing listens anywhere."""
+
+    def __init__(self, qemu, accelerator, kernel, initramfs, directory, iommu=True):
+        command, environment = qemu
+        self.log = directory / "serial.log"
+        self.channel, theirs = socket.socketpair()
+        arguments = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+        arguments += ["-machine", "q35,kernel-irqchip=split", "-m", "512", "-smp", "2"]
+        arguments += ACCELERATORS[accelerator]
+        arguments += ["-kernel", str(kernel.image), "-initrd", str(initramfs)]
+        arguments += ["-append", APPEND + (IOMMU_APPEND if iommu else "")]
+        arguments += ["-device", IOMMU_DEVICE] if iommu else []
+        arguments += ["-chardev", f"file,id=log,path={self.log}", "-serial", "chardev:log"]
+        arguments += ["-chardev", f"socket,id=agent,fd={theirs.fileno()}"]
+        arguments += ["-device", "virtio-serial-pci,id=serial,addr=0x1d"]
+        arguments += ["-device", "virtserialport,bus=serial.0,chardev=agent,name=vfioctl.agent"]
+        for device in DEVICES:
+            arguments += ["-device", device]
+        messages = open(directory / "qemu.log", "wb")
+        with messages, theirs:
+            self.process = subprocess.Popen(
+                [*command, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=messages,
+                stderr=messages,
+                env=dict(os.environ, **environment),
+                pass_fds=[theirs.fileno()],
+                # Ctrl-C is for this program, which then ends the guest.
+                start_new_session=True,
+                preexec_fn=tie_to_us,
+            )
+
+    def ended(self):
+        return self.process.poll() is not None
+
+    def panic(self):
+        """The line of the guest's log with which its kernel gave up, if it did."""
+        if not self.log.exists():
+            return None
+        with open(self.log, errors="replace") as log:
+            return next((line.strip() for line in log if "Kernel panic" in line), None)
+
+    def end(self):
+        if not self.ended():
+            self.process.kill()
+        self.process.wait()
+        self.channel.close()
+
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+def tie_to_us():
+    """In the child: go when this program goes, however it goes, and be the first to when memory runs out."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
