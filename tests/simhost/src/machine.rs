@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A host that several programs work on at once: locks to wait for, faults, and a journal of what was done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::fault::{Fault, Kind};
+use crate::model::{
+    Address, Attribute, Core, Errno, Host, Lock, Place, Result, State, insert_module,
+    unload_module, vanish, write,
+};
+
+/// A host, shared between threads. No lock is held while an operation waits.
+pub struct Machine {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    observer: Observer,
+}
+
+/// Told of the host after every operation and before its result is.
+pub type Observer = Box<dyn Fn(&Host) + Send + Sync>;
+
+struct Inner {
+    host: Host,
+    faults: Vec<Fault>,
+    held: BTreeSet<Lock>,
+    blocked: BTreeMap<u64, Place>,
+    tickets: u64,
+    closed: bool,
+    journal: Vec<Operation>,
+}
+
+/// Something that a program did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Operation {
+    /// The file that was written to, below `/sys/devices` where it is a device's; or `modprobe`.
+    pub path: String,
+    /// What was written, or modprobe's arguments.
+    pub data: String,
+    /// 0, the error number, or modprobe's exit status; null while it lasts.
+    pub result: Option<i32>,
+    /// The error's name.
+    pub error: Option<&'static str>,
+    /// The program's name.
+    pub command: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+impl Operation {
+    /// One that has just begun.
+    pub fn new(path: &str, data: &[u8], pid: u32) -> Self {
+        let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Self {
+            path: path.to_owned(),
+            data: String::from_utf8_lossy(data).into_owned(),
+            result: None,
+            error: None,
+            command: command.trim_end().to_owned(),
+            pid,
+        }
+    }
+}
+
+impl Machine {
+    /// A machine on which these faults strike.
+    pub fn new(host: Host, faults: Vec<Fault>, observer: Observer) -> Self {
+        let inner = Inner {
+            host,
+            faults,
+            held: BTreeSet::new(),
+            blocked: BTreeMap::new(),
+            tickets: 0,
+            closed: false,
+            journal: Vec::new(),
+        };
+        Self { inner: Mutex::new(inner), changed: Condvar::new(), observer }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the host, which stands still meanwhile.
+    pub fn look<T>(&self, at: impl FnOnce(&Host) -> T) -> T {
+        at(&self.inner().host)
+    }
+
+    /// Runs an operation to its end, however long it is held up.
+    fn run<T>(&self, operation: impl FnOnce(&mut Pass<'_>) -> T) -> T {
+        let mut pass = Pass { machine: self, inner: Some(self.inner()) };
+        let result = operation(&mut pass);
+        (self.observer)(pass.host());
+        result
+    }
+
+    /// Writes to an attribute and notes it.
+    pub fn write(&self, attribute: &Attribute, data: &[u8], operation: Operation) -> Result<()> {
+        let number = self.begin(operation);
+        let result = self.run(|pass| write(pass, attribute, data));
+        self.end(number, result.err().map_or(0, Errno::number), result.err().map(Errno::name));
+        result
+    }
+
+    /// Reads an attribute, which may have to wait for the device's lock.
+    pub fn read(&self, attribute: &Attribute) -> Result<Vec<u8>> {
+        let locked = self.look(|host| attribute.read_locks(host.release()));
+        let Some(address) = locked else {
+            return self.look(|host| host.read(attribute));
+        };
+        let mut pass = Pass { machine: self, inner: Some(self.inner()) };
+        pass.wait(None, |inner| !inner.held.contains(&Lock::Device(address)))?;
+        pass.host().read(attribute)
+    }
+
+    /// Inserts one module.
+    pub fn insert_module(&self, name: &str) -> Result<()> {
+        self.run(|pass| insert_module(pass, name))
+    }
+
+    /// Removes one module.
+    pub fn remove_module(&self, name: &str) -> Result<()> {
+        self.run(|pass| unload_module(pass, name))
+    }
+
+    /// Notes that an operation has begun.
+    pub fn begin(&self, operation: Operation) -> usize {
+        let mut inner = self.inner();
+        inner.journal.push(operation);
+        inner.journal.len() - 1
+    }
+
+    /// Notes how it ended.
+    pub fn end(&self, number: usize, result: i32, error: Option<&'static str>) {
+        if let Some(operation) = self.inner().journal.get_mut(number) {
+            operation.result = Some(result);
+            operation.error = error;
+        }
+    }
+
+    /// What was done so far, in the order in which it began.
+    pub fn journal(&self) -> Vec<Operation> {
+        self.inner().journal.clone()
+    }
+
+    /// The state as it is now.
+    pub fn state(&self) -> State {
+        self.look(Host::state)
+    }
+
+    /// From now on this goes wrong too.
+    pub fn add_fault(&self, fault: Fault) {
+        self.inner().faults.push(fault);
+    }
+
+    /// Lets what is blocked go on: with this device, or everything. Says what it was.
+    pub fn release(&self, address: Option<Address>) -> Vec<Place> {
+        let mut inner = self.inner();
+        let wanted = |place: &Place| match (address, place) {
+            (None, _) => true,
+            (Some(address), Place::Device(at, _)) => address == *at,
+            (Some(_), Place::Module(_)) => false,
+        };
+        let (free, blocked) =
+            std::mem::take(&mut inner.blocked).into_iter().partition(|(_, place)| wanted(place));
+        inner.blocked = blocked;
+        self.changed.notify_all();
+        let free: BTreeMap<u64, Place> = free;
+        free.into_values().collect()
+    }
+
+    /// What is blocked now.
+    pub fn blocked(&self) -> Vec<Place> {
+        self.inner().blocked.values().cloned().collect()
+    }
+
+    /// Ends whatever waits, now and from now on, with EIO.
+    pub fn close(&self) {
+        self.inner().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+/// An operation under way.
+struct Pass<'a> {
+    machine: &'a Machine,
+    inner: Option<MutexGuard<'a, Inner>>,
+}
+
+impl Pass<'_> {
+    fn inner(&mut self) -> &mut Inner {
+        self.inner.as_mut().expect("taken only while it waits")
+    }
+
+    /// Lets others go on until it is ready or the time has come.
+    fn wait(&mut self, deadline: Option<Instant>, ready: impl Fn(&Inner) -> bool) -> Result<()> {
+        loop {
+            let inner = self.inner.take().expect("taken only while it waits");
+            if inner.closed {
+                self.inner = Some(inner);
+                return Err(Errno::EIO);
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if ready(&inner) || left == Some(Duration::ZERO) {
+                self.inner = Some(inner);
+                return Ok(());
+            }
+            let changed = &self.machine.changed;
+            self.inner = Some(match left {
+                None => changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            });
+        }
+    }
+
+    /// The faults that strike now, of those a test picks.
+    fn strikes(&mut self, place: &Place, pick: impl Fn(&Kind) -> bool) -> Vec<Kind> {
+        let faults = self.inner().faults.iter_mut();
+        let here = faults.filter(|fault| fault.is_at(place) && pick(fault.kind()));
+        here.filter_map(|fault| fault.strikes().then(|| fault.kind().clone())).collect()
+    }
+}
+
+impl Core for Pass<'_> {
+    fn host(&mut self) -> &mut Host {
+        &mut self.inner().host
+    }
+
+    fn lock(&mut self, lock: Lock) -> Result<()> {
+        self.wait(None, |inner| !inner.held.contains(&lock))?;
+        self.inner().held.insert(lock);
+        Ok(())
+    }
+
+    fn unlock(&mut self, lock: Lock) {
+        self.inner().held.remove(&lock);
+        self.machine.changed.notify_all();
+    }
+
+    fn begin(&mut self, place: &Place) -> Result<()> {
+        let strikes = self.strikes(place, |kind| matches!(kind, Kind::Errno(_)));
+        match strikes.first() {
+            Some(Kind::Errno(errno)) => Err(*errno),
+            _ => Ok(()),
+        }
+    }
+
+    fn dwell(&mut self, place: &Place) -> Result<()> {
+        for kind in self.strikes(place, |kind| !matches!(kind, Kind::Errno(_))) {
+            match (kind, place) {
+                (Kind::Delay(time), _) => self.rest(time)?,
+                (Kind::Block, _) => {
+                    let inner = self.inner();
+                    inner.tickets += 1;
+                    let ticket = inner.tickets;
+                    inner.blocked.insert(ticket, place.clone());
+                    self.wait(None, |inner| !inner.blocked.contains_key(&ticket))?;
+                }
+                (Kind::Vanish, Place::Device(address, _)) => vanish(self.host(), *address),
+                (Kind::Vanish, Place::Module(_)) | (Kind::Errno(_), _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn rest(&mut self, time: Duration) -> Result<()> {
+        match time {
+            Duration::ZERO => Ok(()),
+            time => self.wait(Some(Instant::now() + time), |_| false),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The sysfs files behind which is the driver core.
+
+use super::address::Address;
+use super::host::Release;
+
+/// A file that the driver core answers for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attribute {
+    /// `driver_override` of a device.
+    DriverOverride(Address),
+    /// `uevent` of a device.
+    Uevent(Address),
+    /// `sriov_numvfs` of a PF.
+    NumVfs(Address),
+    /// `sriov_drivers_autoprobe` of a PF.
+    VfAutoprobe(Address),
+    /// `remove` of a device.
+    Remove(Address),
+    /// `reset` of a device.
+    Reset(Address),
+    /// `rescan` of the bus or a device: both look everywhere.
+    Rescan,
+    /// `drivers/NAME/bind`.
+    Bind(String),
+    /// `drivers/NAME/unbind`.
+    Unbind(String),
+    /// `drivers/NAME/new_id`.
+    NewId(String),
+    /// `drivers/NAME/remove_id`.
+    RemoveId(String),
+    /// `drivers_probe` of the bus.
+    DriversProbe,
+    /// `drivers_autoprobe` of the bus.
+    DriversAutoprobe,
+    /// A `uevent` that can only be written to, of a driver or the bus: no listener, so no effect.
+    Trigger,
+}
+
+impl Attribute {
+    /// Its permissions, as the kernel sets them.
+    pub fn mode(&self) -> u16 {
+        match self {
+            Self::DriverOverride(_)
+            | Self::Uevent(_)
+            | Self::NumVfs(_)
+            | Self::VfAutoprobe(_)
+            | Self::DriversAutoprobe => 0o644,
+            _ => 0o200,
+        }
+    }
+
+    /// The device whose lock a read takes, and so waits for while a probe or a removal lasts.
+    pub fn read_locks(&self, release: Release) -> Option<Address> {
+        match self {
+            // dev_uevent and driver_override_show used the device lock up to 6.1; later kernels and the backported
+            // generic driver_override do not.
+            Self::DriverOverride(address) | Self::Uevent(address) if release <= Release::V6_1 => {
+                Some(*address)
+            }
+            // drivers/pci/iov.c, sriov_numvfs_show
+            Self::NumVfs(address) => Some(*address),
+            _ => None,
+        }
+    }
+}
