@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Cursor;
 use std::process::Command;
 
 use vfioctl::catalog::{Catalog, KernelVersion};
@@ -17,8 +18,10 @@ const UBUNTU: &str = "ubuntu-7.0.0-43-generic-amd64";
 
 fn read(kernel: &str) -> Table {
     let mut table = Table::default();
-    table.read_modules_alias(&support::table(kernel, "modules.alias"));
-    table.read_builtin_modinfo(&support::table(kernel, "modules.builtin.modinfo"));
+    table.read_modules_alias(Cursor::new(support::table(kernel, "modules.alias"))).unwrap();
+    table
+        .read_builtin_modinfo(Cursor::new(support::table(kernel, "modules.builtin.modinfo")))
+        .unwrap();
     assert!(table.oddities.is_empty(), "{kernel}: {:?}", table.oddities);
     table
 }
@@ -51,10 +54,10 @@ fn the_catalogue_and_the_tables_agree_on_every_id() {
             KernelVersion::parse(kernel.trim_start_matches("src-").trim_start_matches("ubuntu-"))
                 .unwrap();
         for driver in
-            Catalog::bundled().drivers().iter().filter(|driver| table.names(&driver.module))
+            Catalog::bundled().drivers().iter().filter(|driver| table.names(driver.module))
         {
             for id in driver.ids.iter().filter(|id| id.since.is_none_or(|since| since <= release)) {
-                let expected = [driver.module.as_str(), "vfio_pci"];
+                let expected = [driver.module, "vfio_pci"];
                 assert_eq!(
                     ranked(&table, &modalias(id.vendor, id.device)),
                     expected,

@@ -186,7 +186,7 @@ impl<'a> Binder<'a> {
     /// A driver by either spelling, whether or not it fits any device.
     pub fn resolve(&self, name: &DriverName) -> Result<Target, Failure> {
         let known = Catalog::bundled().by_any_name(name.as_str());
-        let module = known.map_or(name.as_str(), |driver| driver.module.as_str()).parse();
+        let module = known.map_or(name.as_str(), |driver| driver.module).parse();
         let module = module.map_err(|error| Failure::plain(Kind::NoDriver, format!("{error}")))?;
         let registered = sysfs::registered(&self.context.host).unwrap_or_default();
         let reason = "as asked for".to_string();

@@ -37,12 +37,12 @@ pub fn run(context: &Context) -> Result<u8> {
         }
         let remark = (state == ModuleState::Missing).then(|| config.why_missing(known, &release));
         views.push(DriverView {
-            module: known.module.clone(),
-            driver: Some(known.driver.clone()),
-            title: Some(known.title.clone()),
-            kconfig: Some(known.kconfig.clone()),
+            module: known.module.to_string(),
+            driver: Some(known.driver.to_string()),
+            title: Some(known.title.to_string()),
+            kconfig: Some(known.kconfig.to_string()),
             first_kernel: Some(known.first_kernel.to_string()),
-            architectures: known.architectures.clone(),
+            architectures: known.architectures.iter().map(|name| name.to_string()).collect(),
             state,
             remark,
             is_known: true,

@@ -2,10 +2,8 @@
 //! A PCI device's modalias, as `/sys/bus/pci/devices/ADDR/modalias` prints it
 //! (`drivers/pci/pci-sysfs.c`, `modalias_show`).
 
+use super::fields;
 use std::str::FromStr;
-use std::sync::OnceLock;
-
-use regex::Regex;
 
 /// A device's modalias: `pci:v…d…sv…sd…bc…sc…i…`, every field given, hex digits upper-case.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,17 +35,33 @@ const CLASS: usize = 44;
 const SUBCLASS: usize = 48;
 const INTERFACE: usize = 51;
 
-fn shape() -> &'static Regex {
-    static SHAPE: OnceLock<Regex> = OnceLock::new();
-    SHAPE.get_or_init(|| {
-        // Lower-case digits are let in here, so that they can be told from any other mistake.
-        let hex8 = "[0-9A-Fa-f]{8}";
-        let hex2 = "[0-9A-Fa-f]{2}";
-        Regex::new(&format!(
-            "^(?:vfio_)?(pci:v{hex8}d{hex8}sv{hex8}sd{hex8}bc{hex2}sc{hex2}i{hex2})$"
-        ))
-        .expect("a constant pattern")
+/// Where each field stands, and how wide it is.
+const PLACES: [(usize, usize); fields::FIELDS] = [
+    (VENDOR, 8),
+    (DEVICE, 8),
+    (SUBVENDOR, 8),
+    (SUBDEVICE, 8),
+    (CLASS, 2),
+    (SUBCLASS, 2),
+    (INTERFACE, 2),
+];
+
+/// Seven fields of upper-case hex digits, as wide as the kernel prints them.
+fn is_modalias(text: &str) -> bool {
+    let is_hex =
+        |field: &str| field.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+    fields::split(&format!("vfio_{text}")).is_some_and(|fields| {
+        fields.iter().zip(PLACES).all(|(field, (_, width))| field.len() == width && is_hex(field))
     })
+}
+
+/// The same with the digits in upper case; `None` where there is no digit in lower case, or the text is too short.
+fn in_upper_case(text: &str) -> Option<String> {
+    let mut bytes = text.as_bytes().to_vec();
+    for (start, width) in PLACES {
+        bytes.get_mut(start..start + width)?.make_ascii_uppercase();
+    }
+    String::from_utf8(bytes).ok().filter(|upper| upper != text)
 }
 
 impl FromStr for Modalias {
@@ -55,25 +69,16 @@ impl FromStr for Modalias {
 
     /// Reads `pci:…`, or `vfio_pci:…`, the key under which VFIO drivers are looked up.
     fn from_str(text: &str) -> Result<Modalias, ModaliasError> {
-        let found = shape().captures(text).and_then(|groups| groups.get(1));
-        let Some(found) = found else {
-            return Err(ModaliasError::Shape(text.escape_default().to_string()));
-        };
-        let modalias = Modalias { text: found.as_str().to_string() };
-        let digits = [
-            VENDOR..VENDOR + 8,
-            DEVICE..DEVICE + 8,
-            SUBVENDOR..SUBVENDOR + 8,
-            SUBDEVICE..SUBDEVICE + 8,
-        ]
-        .into_iter()
-        .chain([CLASS..CLASS + 2, SUBCLASS..SUBCLASS + 2, INTERFACE..INTERFACE + 2]);
-        for field in digits {
-            if modalias.text[field].bytes().any(|b| b.is_ascii_lowercase()) {
-                return Err(ModaliasError::LowerCase(modalias.text));
-            }
+        let modalias = text.strip_prefix("vfio_").unwrap_or(text);
+        if is_modalias(modalias) {
+            return Ok(Modalias { text: modalias.to_string() });
         }
-        Ok(modalias)
+        match in_upper_case(modalias) {
+            Some(upper) if is_modalias(&upper) => {
+                Err(ModaliasError::LowerCase(modalias.to_string()))
+            }
+            _ => Err(ModaliasError::Shape(text.escape_default().to_string())),
+        }
     }
 }
 
@@ -162,6 +167,9 @@ mod tests {
     fn lower_case_hex_is_named_as_such() {
         let lower = CX7_VF.replace("101E", "101e");
         assert_eq!(lower.parse::<Modalias>(), Err(ModaliasError::LowerCase(lower)));
+        // A `d` in lower case looks like a key.
+        let lower = CX7_VF.replace("101E", "10dd");
+        assert_eq!(lower.parse::<Modalias>(), Err(ModaliasError::LowerCase(lower)));
     }
 
     #[test]
@@ -174,6 +182,8 @@ mod tests {
             "pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i0",
             "pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00 ",
             "pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00\n",
+            "pci:v00015B3d00000101Esv000015B3sd00000023bc02sc00i00",
+            "pci:v000015B3d0000101Esv000015B3sd00000023bc02sc000i0",
             "PCI:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00",
         ] {
             assert!(matches!(text.parse::<Modalias>(), Err(ModaliasError::Shape(_))), "{text:?}");

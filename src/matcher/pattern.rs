@@ -2,12 +2,7 @@
 //! Alias patterns, matched as kmod matches them: normalised (`shared/util.c`, `alias_normalize`), then
 //! `fnmatch(3)` with no flags over the whole string.
 
-use std::sync::OnceLock;
-
-use regex::Regex;
-
-/// Number of fields in a PCI alias: `v d sv sd bc sc i`.
-pub const FIELDS: u32 = 7;
+use super::fields::{self, FIELDS};
 
 /// An alias pattern, such as `vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,18 +50,9 @@ impl Pattern {
     /// How many of the seven PCI fields are exactly `*`: the fewer, the better the match. This is upstream's rule (kernel
     /// commit cc6711b0bf36) and libvirt's (`virPCIDeviceFindBestVFIOVariant`). A field that is only in part a wildcard
     /// (`i01*`) is not counted. A pattern of any other shape pins nothing down for certain, and counts as all seven.
-    pub fn wildcards(&self) -> u32 {
-        static SHAPE: OnceLock<Regex> = OnceLock::new();
-        let shape = SHAPE.get_or_init(|| {
-            Regex::new("^vfio[-_]pci:v(.*)d(.*)sv(.*)sd(.*)bc(.*)sc(.*)i(.*)$")
-                .expect("a constant pattern")
-        });
-        match shape.captures(&self.text) {
-            Some(fields) => {
-                fields.iter().skip(1).flatten().filter(|field| field.as_str() == "*").count() as u32
-            }
-            None => FIELDS,
-        }
+    pub fn wildcards(&self) -> usize {
+        fields::split(&self.text)
+            .map_or(FIELDS, |fields| fields.iter().filter(|field| **field == "*").count())
     }
 
     /// A lower-case hex digit in an id or class: the kernel prints upper-case, so this pattern matches no device. Every

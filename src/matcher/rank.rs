@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which entries match a device, best first.
 
+use super::fields::FIELDS;
 use super::modalias::Modalias;
-use super::pattern::FIELDS;
 use super::table::{Entry, Source, Table};
 use crate::kernel_name::ModuleName;
 
@@ -14,7 +14,7 @@ pub struct Match {
     /// The pattern, as written.
     pub alias: String,
     /// How many of its fields are wildcards.
-    pub wildcards: u32,
+    pub wildcards: usize,
     /// The table it stands in.
     pub source: Source,
     /// The one before it has as many wildcards: only the order decided between them.
@@ -26,7 +26,7 @@ pub struct Match {
 /// A module that several entries name comes once, with its best one.
 pub fn rank(table: &Table, modalias: &Modalias) -> Vec<Match> {
     let key = modalias.vfio_key();
-    let mut found: Vec<(u32, bool, &Entry)> = table
+    let mut found: Vec<(usize, bool, &Entry)> = table
         .entries
         .iter()
         .filter(|entry| entry.pattern.matches(&key))
@@ -63,7 +63,9 @@ mod tests {
     fn ranked(lines: &str) -> Vec<String> {
         let mut table = Table::default();
         for line in lines.lines() {
-            table.read_modules_alias(format!("alias vfio_pci:{line}\n").as_bytes());
+            table
+                .read_modules_alias(std::io::Cursor::new(format!("alias vfio_pci:{line}\n")))
+                .unwrap();
         }
         assert!(table.oddities.is_empty());
         let modalias = "pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00".parse().unwrap();

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The `vfio_pci:` entries of the module tables: `modules.alias`, `modules.builtin.modinfo`, and modprobe.d's `alias`
-//! lines. Takes bytes, gives entries in the order they were written.
+//! lines. Takes what is read from them, gives entries in the order they were written.
 
 use std::fmt;
+use std::io::{self, Read, Seek};
 
-use memchr::memmem;
+use memchr::{memchr, memchr_iter, memmem, memrchr};
 use serde::Serialize;
 
 use super::pattern::Pattern;
@@ -107,56 +108,57 @@ impl Table {
     ///
     /// Only its few `vfio_pci:` lines are looked at; the file has tens of thousands. A `-` for the `_` is as good
     /// for kmod, so both are found.
-    pub fn read_modules_alias(&mut self, bytes: &[u8]) {
+    pub fn read_modules_alias(&mut self, mut file: impl Read + Seek) -> io::Result<()> {
         let finder = memmem::Finder::new(b"alias vfio");
-        for at in finder.find_iter(bytes) {
-            if at > 0 && bytes[at - 1] != b'\n' {
-                continue;
+        let known = self.oddities.len();
+        for_whole_records(&mut file, b'\n', |bytes, offset| {
+            for at in finder.find_iter(bytes) {
+                if at > 0 && bytes[at - 1] != b'\n' {
+                    continue;
+                }
+                let end = memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |length| at + length);
+                let alias = &bytes[at + b"alias ".len()..end];
+                if is_vfio_pci(alias) {
+                    self.add(Source::ModulesAlias, alias, offset + at);
+                }
             }
-            let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |length| at + length);
-            let line = &bytes[at..end];
-            let alias = &line[b"alias ".len()..];
-            if !is_vfio_pci(alias) {
-                continue;
-            }
-            self.add(Source::ModulesAlias, alias, || {
-                1 + memchr::memchr_iter(b'\n', &bytes[..at]).count()
-            });
-        }
+        })?;
+        number_records(file, b'\n', &mut self.oddities[known..])
     }
 
     /// Adds the entries of a `modules.builtin.modinfo` file: NUL-separated `MODULE.alias=PATTERN` records.
-    pub fn read_builtin_modinfo(&mut self, bytes: &[u8]) {
+    pub fn read_builtin_modinfo(&mut self, mut file: impl Read + Seek) -> io::Result<()> {
         let finder = memmem::Finder::new(b".alias=vfio");
-        for at in finder.find_iter(bytes) {
-            let start = memchr::memrchr(0, &bytes[..at]).map_or(0, |nul| nul + 1);
-            let end = memchr::memchr(0, &bytes[at..]).map_or(bytes.len(), |length| at + length);
-            let pattern = &bytes[at + b".alias=".len()..end];
-            if !is_vfio_pci(pattern) {
-                continue;
+        let known = self.oddities.len();
+        for_whole_records(&mut file, 0, |bytes, offset| {
+            for at in finder.find_iter(bytes) {
+                let start = memrchr(0, &bytes[..at]).map_or(0, |nul| nul + 1);
+                let end = memchr(0, &bytes[at..]).map_or(bytes.len(), |length| at + length);
+                let pattern = &bytes[at + b".alias=".len()..end];
+                if is_vfio_pci(pattern) {
+                    let alias = [pattern, b" ", &bytes[start..at]].concat();
+                    self.add(Source::BuiltinModinfo, &alias, offset + start);
+                }
             }
-            let line = [pattern, b" ", &bytes[start..at]].concat();
-            self.add(Source::BuiltinModinfo, &line, || {
-                1 + memchr::memchr_iter(0, &bytes[..start]).count()
-            });
-        }
+        })?;
+        number_records(file, 0, &mut self.oddities[known..])
     }
 
     /// Adds one `alias PATTERN MODULE` line of modprobe.d, if it is about VFIO.
     pub fn read_modprobe_alias(&mut self, alias: &str, line: usize) {
         if is_vfio_pci(alias.as_bytes()) {
-            self.add(Source::ModprobeD, alias.as_bytes(), || line);
+            self.add(Source::ModprobeD, alias.as_bytes(), line);
         }
     }
 
     /// Adds a driver that is registered in the kernel, whose ids no table tells.
     pub fn add_registered(&mut self, module: &str, pattern: &str) {
-        self.add(Source::Registered, format!("{pattern} {module}").as_bytes(), || 0);
+        self.add(Source::Registered, format!("{pattern} {module}").as_bytes(), 0);
     }
 
     /// Adds the generic driver's own alias, for a host whose tables cannot be read.
     pub fn add_assumed_generic(&mut self) {
-        self.add(Source::Assumed, b"vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci", || 0);
+        self.add(Source::Assumed, b"vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci", 0);
     }
 
     /// Does an entry name this module?
@@ -166,10 +168,10 @@ impl Table {
 
     /// `alias` is what stands after the word: pattern, space, module. A pattern may have spaces, so the module is what
     /// comes after the last one.
-    fn add(&mut self, source: Source, alias: &[u8], line: impl Fn() -> usize) {
+    fn add(&mut self, source: Source, alias: &[u8], line: usize) {
         let mut odd = |kind| {
             let text = alias.escape_ascii().to_string();
-            self.oddities.push(Oddity { source, line: line(), text, kind });
+            self.oddities.push(Oddity { source, line, text, kind });
         };
         let Ok(text) = std::str::from_utf8(alias) else {
             return odd(OddityKind::Encoding);
@@ -190,19 +192,73 @@ impl Table {
     }
 }
 
+/// Hands over a file piece by piece, cut only behind a separator, with each piece's offset. A piece fits the processor's
+/// cache; to map or hold the whole file costs a page fault for every 4 KiB of it, which is most of what a look-up takes.
+fn for_whole_records(
+    mut file: impl Read,
+    separator: u8,
+    mut visit: impl FnMut(&[u8], usize),
+) -> io::Result<()> {
+    let mut buffer = vec![0; 32 * 1024];
+    let (mut filled, mut offset) = (0, 0);
+    loop {
+        let count = match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        filled += count;
+        if let Some(last) = memrchr(separator, &buffer[..filled]) {
+            visit(&buffer[..=last], offset);
+            buffer.copy_within(last + 1..filled, 0);
+            filled -= last + 1;
+            offset += last + 1;
+        }
+        if filled == buffer.len() {
+            // A record longer than the buffer.
+            buffer.resize(2 * filled, 0);
+        }
+    }
+    visit(&buffer[..filled], offset);
+    Ok(())
+}
+
+/// Turns offsets of oddities into record numbers, from 1: a second look at the file, which only an odd one needs.
+fn number_records(
+    mut file: impl Read + Seek,
+    separator: u8,
+    oddities: &mut [Oddity],
+) -> io::Result<()> {
+    if oddities.is_empty() {
+        return Ok(());
+    }
+    file.rewind()?;
+    let mut before = 1;
+    let mut rest = oddities.iter_mut().peekable();
+    for_whole_records(file, separator, |bytes, offset| {
+        while let Some(oddity) = rest.next_if(|oddity| oddity.line < offset + bytes.len()) {
+            oddity.line = before + memchr_iter(separator, &bytes[..oddity.line - offset]).count();
+        }
+        before += memchr_iter(separator, bytes).count();
+    })
+}
+
 fn is_vfio_pci(alias: &[u8]) -> bool {
     alias.starts_with(b"vfio_pci:") || alias.starts_with(b"vfio-pci:")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use proptest::prelude::*;
 
     use super::*;
 
     fn read(text: &str) -> Table {
         let mut table = Table::default();
-        table.read_modules_alias(text.as_bytes());
+        table.read_modules_alias(Cursor::new(text)).unwrap();
         table
     }
 
@@ -259,7 +315,7 @@ mod tests {
     #[test]
     fn bytes_that_are_not_text() {
         let mut table = Table::default();
-        table.read_modules_alias(b"alias vfio_pci:\xff\xfe a\n");
+        table.read_modules_alias(Cursor::new(b"alias vfio_pci:\xff\xfe a\n")).unwrap();
         assert_eq!(table.oddities[0].kind, OddityKind::Encoding);
         assert_eq!(table.oddities[0].text, "vfio_pci:\\xff\\xfe a");
     }
@@ -274,10 +330,10 @@ mod tests {
     #[test]
     fn builtin_modinfo_records() {
         let mut table = Table::default();
-        table.read_builtin_modinfo(
+        let modinfo: &[u8] =
             b"vfio_pci.license=GPL v2\0vfio_pci.alias=vfio_pci:v*d*sv*sd*bc*sc*i*\0\
-              8250.alias=pnp:d\0mlx5-vfio-pci.alias=vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*\0",
-        );
+              8250.alias=pnp:d\0mlx5-vfio-pci.alias=vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*\0";
+        table.read_builtin_modinfo(Cursor::new(modinfo)).unwrap();
         assert_eq!(
             pairs(&table),
             [
@@ -301,10 +357,48 @@ mod tests {
         #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut table = Table::default();
-            table.read_modules_alias(&bytes);
-            table.read_builtin_modinfo(&bytes);
-            table.read_modules_alias(&[b"alias vfio_pci:", bytes.as_slice()].concat());
-            table.read_builtin_modinfo(&[b"m.alias=vfio_pci:", bytes.as_slice()].concat());
+            for bytes in [bytes.clone(), [b"alias vfio_pci:", bytes.as_slice()].concat()] {
+                table.read_modules_alias(Cursor::new(bytes)).unwrap();
+            }
+            for bytes in [bytes.clone(), [b"m.alias=vfio_pci:", bytes.as_slice()].concat()] {
+                table.read_builtin_modinfo(Cursor::new(bytes)).unwrap();
+            }
+        }
+
+        /// However the file comes in pieces, and wherever a long line stands, the same is read.
+        #[test]
+        fn pieces_make_no_difference(lengths in prop::collection::vec(0..100_000_usize, 1..6), piece in 1..70_000_usize) {
+            let mut text = String::new();
+            for length in lengths {
+                text.push_str("alias pci:");
+                text.push_str(&"x".repeat(length));
+                text.push_str(" native\nalias vfio_pci:v1* a\nalias vfio_pci:v[ b\n");
+            }
+            let whole = read(&text);
+            let mut table = Table::default();
+            table.read_modules_alias(Pieces { file: Cursor::new(text.as_bytes()), piece }).unwrap();
+            prop_assert_eq!(table.entries, whole.entries);
+            prop_assert_eq!(&table.oddities, &whole.oddities);
+            let lines: Vec<usize> = (1..).zip(text.lines()).filter(|(_, l)| l.ends_with(" b")).map(|(n, _)| n).collect();
+            prop_assert_eq!(table.oddities.iter().map(|o| o.line).collect::<Vec<_>>(), lines);
+        }
+    }
+
+    struct Pieces<'a> {
+        file: Cursor<&'a [u8]>,
+        piece: usize,
+    }
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.piece.min(buffer.len());
+            self.file.read(&mut buffer[..count])
+        }
+    }
+
+    impl Seek for Pieces<'_> {
+        fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+            self.file.seek(to)
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading a kernel's alias tables, and what modprobe.d adds to them and takes away.
 
-use std::fs;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -57,16 +57,11 @@ impl Tables {
         // kmod's own order: configuration, then what depmod found.
         let blacklist = config::read(host, &mut table)?;
         let aliases = directory.join("modules.alias");
-        let missing = match read_if_there(&aliases)? {
-            Some(bytes) => {
-                table.read_modules_alias(&bytes);
-                None
-            }
-            None => Some(aliases),
-        };
-        if let Some(bytes) = read_if_there(&directory.join("modules.builtin.modinfo"))? {
-            table.read_builtin_modinfo(&bytes);
-        }
+        let is_there = read_if_there(&aliases, |file| table.read_modules_alias(file))?;
+        let missing = (!is_there).then_some(aliases);
+        read_if_there(&directory.join("modules.builtin.modinfo"), |file| {
+            table.read_builtin_modinfo(file)
+        })?;
         add_registered(host, &mut table)?;
         if missing.is_some() && !table.names("vfio_pci") {
             table.add_assumed_generic();
@@ -79,23 +74,27 @@ impl Tables {
 /// knows its ids.
 fn add_registered(host: &Host, table: &mut Table) -> Result<(), TableError> {
     for driver in Catalog::bundled().drivers() {
-        if table.names(&driver.module) {
+        if table.names(driver.module) {
             continue;
         }
         let Ok(name) = driver.driver.parse() else { continue };
         if sysfs::is_registered(host, &name) {
             for pattern in driver.alias_patterns() {
-                table.add_registered(&driver.module, &pattern);
+                table.add_registered(driver.module, &pattern);
             }
         }
     }
     Ok(())
 }
 
-fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, TableError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+/// Reads a file; `false` where there is none.
+fn read_if_there(
+    path: &Path,
+    read: impl FnOnce(File) -> io::Result<()>,
+) -> Result<bool, TableError> {
+    match File::open(path).and_then(read) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(TableError::Read { path: path.to_path_buf(), source }),
     }
 }
