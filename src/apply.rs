@@ -425,7 +425,7 @@ pub fn record(step: &Step) -> StepRecord {
 
 /// Keeping a choice, as a step.
 pub fn save_record(host: &Host, address: Address) -> StepRecord {
-    store_record(host, address, "save", "for the next boot")
+    store_record(host, address, "save", "for 'vfioctl apply', at boot or by hand")
 }
 
 /// Forgetting one.

@@ -10,7 +10,6 @@ use crate::address::Address;
 use crate::class::ClassFilter;
 use crate::kernel_name::DriverName;
 use crate::matcher::Modalias;
-use crate::sysfs::control::WRITER_COMMAND;
 
 /// Give a PCI device the VFIO driver that fits it.
 #[derive(Parser, Debug)]
@@ -75,20 +74,17 @@ pub enum Command {
     Match(Subject),
     /// Show every driver that matches, in order, with verdict and reasons
     Explain(Subject),
-    /// Bind devices to their best VFIO driver, and keep that for the next boot
+    /// Bind devices to their best VFIO driver, and keep the choice
     Bind(Bind),
     /// Give devices back to the kernel's own choice, and forget what was kept
     Unbind(Unbind),
-    /// Do what the policy in vfioctl.d says
+    /// Do what the choices kept in vfioctl.d say: at boot, or by hand
     Apply {
         /// Only these devices
         addresses: Vec<Address>,
     },
     /// Set the VFIO drivers that exist against those this kernel has
     Drivers,
-    /// Make this process the one that writes to sysfs
-    #[command(name = WRITER_COMMAND, hide = true)]
-    WriteAttributes,
 }
 
 /// Which devices to list.
@@ -142,7 +138,7 @@ pub struct Bind {
     #[arg(long, value_name = "KIND", num_args = 0..=1, require_equals = true, default_missing_value = "driver", value_delimiter = ',')]
     pub force: Vec<Force>,
 
-    /// Do not keep the choice for the next boot
+    /// Do not keep the choice
     #[arg(long)]
     pub no_save: bool,
 
@@ -169,7 +165,7 @@ pub struct Unbind {
     #[arg(long, value_name = "D")]
     pub driver: Option<DriverName>,
 
-    /// Keep the choice for the next boot
+    /// Leave the choice that is kept
     #[arg(long)]
     pub no_save: bool,
 }

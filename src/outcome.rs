@@ -17,7 +17,7 @@ pub struct DeviceResult {
     pub driver: Option<DriverName>,
     /// The driver it was on before.
     pub previous_driver: Option<DriverName>,
-    /// Is a choice kept for the next boot?
+    /// Is a choice for this device kept in /etc?
     pub persisted: bool,
     /// What was done, or with `--dry-run` would be, in order.
     pub steps: Vec<StepRecord>,

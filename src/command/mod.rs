@@ -10,19 +10,12 @@ mod show;
 mod subject;
 mod unbind;
 
-use std::io;
-
 use crate::cli::{Cli, Command};
-use crate::sysfs::control;
 
 use context::Context;
 
 /// Does what was typed; the exit status comes back. An error is one that concerns the whole command, not a device.
 pub fn run(cli: Cli) -> anyhow::Result<u8> {
-    if matches!(cli.command, Command::WriteAttributes) {
-        control::serve(io::stdin().lock(), io::stdout().lock())?;
-        return Ok(0);
-    }
     let context = Context::new(&cli.common)?;
     match cli.command {
         Command::List(options) => list::run(&context, &options),
@@ -33,6 +26,5 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Unbind(options) => unbind::run(&context, &options),
         Command::Apply { addresses } => apply::run(&context, &addresses),
         Command::Drivers => drivers::run(&context),
-        Command::WriteAttributes => unreachable!("handled above, before the host is looked at"),
     }
 }

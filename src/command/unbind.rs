@@ -85,7 +85,7 @@ fn remarks(context: &Context, before: &Device, result: &DeviceResult) -> Vec<Str
     let (policy, _) = context.policy();
     if let Some(Decision::Rule(rule)) = policy.decide(before) {
         remarks.push(format!(
-            "{} still names it: at the next boot it gets driver {} again",
+            "{} still names it: 'vfioctl apply' gives it driver {} again",
             rule.file.display(),
             rule.driver
         ));

@@ -22,8 +22,8 @@ use crate::address::Address;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
 
-/// The hidden command that makes this program the writer.
-pub const WRITER_COMMAND: &str = "write-attributes";
+/// The argument with which this program is the writer.
+pub const WRITER_COMMAND: &str = "--write-attributes";
 
 /// The writes a device's binding needs, on one host.
 pub struct Control<'a> {

@@ -297,7 +297,7 @@ fn replace_dev() -> Result<()> {
     let new = Path::new(HOME).join("dev");
     create_directory(&new)?;
     tmpfs(&new, MsFlags::empty())?;
-    for name in ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "fuse"] {
+    for name in ["null", "zero", "full", "random", "urandom", "tty", "fuse"] {
         let (from, at) = (Path::new("/dev").join(name), new.join(name));
         if let Ok(target) = fs::read_link(&from) {
             symlink(target, &at).with_context(|| at.display().to_string())?;
@@ -317,6 +317,8 @@ fn replace_dev() -> Result<()> {
     {
         symlink(Path::new("/proc/self").join(target), new.join(name)).context("/dev")?;
     }
+    // A bind mount of the node would do for nothing: it looks for its devpts beside itself.
+    symlink("pts/ptmx", new.join("ptmx")).context("/dev/ptmx")?;
     create_directory(&new.join("vfio"))?;
     mount(Some(&new), "/dev", None::<&str>, MsFlags::MS_MOVE, NO_DATA)
         .context("/dev cannot be replaced")

@@ -1,0 +1,156 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_vfioctl_global_optspecs
+    string join \n root= kernel= json dry-run timeout= color= v/verbose h/help V/version
+end
+
+function __fish_vfioctl_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_vfioctl_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_vfioctl_using_subcommand
+    set -l cmd (__fish_vfioctl_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "list" -d 'List devices: driver, IOMMU group, best VFIO driver'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "show" -d 'Show everything about one device'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "match" -d 'Print the name of the best VFIO driver, and nothing else'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "explain" -d 'Show every driver that matches, in order, with verdict and reasons'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "bind" -d 'Bind devices to their best VFIO driver, and keep the choice'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "unbind" -d 'Give devices back to the kernel\'s own choice, and forget what was kept'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "apply" -d 'Do what the choices kept in vfioctl.d say: at boot, or by hand'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "drivers" -d 'Set the VFIO drivers that exist against those this kernel has'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l class -d 'Only devices of this class: a name (network, nvme) or hex digits (0108)' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l driver -d 'Only devices on this driver; none: on no driver' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l group -d 'Only devices of this IOMMU group' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l vfio -d 'Only VFIO devices'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -l modalias -d 'A modalias in place of a device' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -l modalias -d 'A modalias in place of a device' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l driver -d 'Take this driver (\'-\' and \'_\' alike); none: keep all drivers off' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l force -d 'Do it in spite of what speaks against it' -r -f -a "driver\t'The driver does not list the device'"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l strict -d 'Take the best driver or none: no fallback'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l no-save -d 'Do not keep the choice'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l group -d 'Take the whole IOMMU group of each device, its bridges left out'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l driver -d 'Bind to this driver instead of the kernel\'s own choice' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l no-save -d 'Leave the choice that is kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "list" -d 'List devices: driver, IOMMU group, best VFIO driver'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "show" -d 'Show everything about one device'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "match" -d 'Print the name of the best VFIO driver, and nothing else'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "explain" -d 'Show every driver that matches, in order, with verdict and reasons'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "bind" -d 'Bind devices to their best VFIO driver, and keep the choice'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "unbind" -d 'Give devices back to the kernel\'s own choice, and forget what was kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "apply" -d 'Do what the choices kept in vfioctl.d say: at boot, or by hand'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "drivers" -d 'Set the VFIO drivers that exist against those this kernel has'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is written about the command line says what the parser does: completions, man pages, README, `--help`.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::CommandFactory;
+use clap_complete::{Shell, generate};
+use vfioctl::cli::Cli;
+use vfioctl::outcome::Kind;
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// A manual page as a terminal shows it, without overstrikes and line breaks.
+fn man(name: &str) -> String {
+    let output = support::run(
+        Command::new("mandoc").args(["-T", "ascii", "-O", "width=1000"]).arg(path(name)),
+    );
+    assert!(output.status.success(), "{output:?}");
+    let mut text = String::new();
+    for c in String::from_utf8(output.stdout).unwrap().chars() {
+        match c {
+            '\u{8}' => drop(text.pop()),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// Every visible command with its options' long names.
+fn commands() -> Vec<(String, Vec<String>)> {
+    let mut cli = Cli::command();
+    cli.build();
+    let visible = cli
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set() && command.get_name() != "help");
+    visible
+        .map(|command| {
+            let options = command
+                .get_arguments()
+                .filter_map(|argument| argument.get_long().map(str::to_string));
+            (command.get_name().to_string(), options.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn completions_are_those_of_the_parser() {
+    for (shell, name) in
+        [(Shell::Bash, "vfioctl.bash"), (Shell::Zsh, "_vfioctl"), (Shell::Fish, "vfioctl.fish")]
+    {
+        let mut generated = Vec::new();
+        generate(shell, &mut Cli::command(), "vfioctl", &mut generated);
+        let name = format!("completions/{name}");
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            fs::write(path(&name), &generated).unwrap();
+        }
+        assert!(
+            read(&name).as_bytes() == generated,
+            "{name} is out of date: UPDATE_EXPECTED=1 writes it anew"
+        );
+    }
+}
+
+#[test]
+fn the_manual_has_every_command_option_and_exit_status() {
+    let text = man("man/vfioctl.8");
+    for (command, options) in commands() {
+        assert!(text.contains(&format!("vfioctl {command}")), "the manual lacks {command}");
+        for option in options {
+            assert!(
+                text.contains(&format!("--{option}")),
+                "the manual lacks --{option} of {command}"
+            );
+        }
+    }
+    let statuses = text.split("EXIT STATUS").nth(1).unwrap();
+    for status in 0..=8 {
+        assert!(
+            statuses.lines().any(|line| line.trim_start().starts_with(&format!("{status} "))),
+            "{status}"
+        );
+    }
+}
+
+/// Nor does it have any that the parser has not.
+#[test]
+fn the_manual_has_no_option_of_its_own() {
+    let known: Vec<String> = commands().into_iter().flat_map(|(_, options)| options).collect();
+    for page in ["man/vfioctl.8", "README.md"] {
+        let text = if page.ends_with(".md") { own_commands(&read(page)) } else { man(page) };
+        for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
+            if let Some(option) = word
+                .strip_prefix("--")
+                .filter(|option| !option.is_empty() && !option.starts_with('-'))
+            {
+                assert!(known.iter().any(|known| known == option), "{page}: --{option}");
+            }
+        }
+    }
+}
+
+/// The README's lines that are about vfioctl and not about another program.
+fn own_commands(text: &str) -> String {
+    text.lines().filter(|line| line.contains("vfioctl")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_readme_has_every_command() {
+    let text = read("README.md");
+    for (command, _) in commands() {
+        assert!(text.contains(&format!("vfioctl {command}")), "the README lacks {command}");
+    }
+}
+
+#[test]
+fn the_manuals_are_clean() {
+    for page in ["man/vfioctl.8", "man/vfioctl.d.5"] {
+        let output = support::run(
+            Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(path(page)),
+        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn every_failure_has_a_documented_status() {
+    let kinds = [
+        Kind::NoDevice,
+        Kind::Unsafe,
+        Kind::NotForDevice,
+        Kind::Identity,
+        Kind::NoDriver,
+        Kind::Permission,
+        Kind::Timeout,
+        Kind::Module,
+        Kind::Failed,
+        Kind::NotRestored,
+    ];
+    let help = Cli::command().render_long_help().to_string();
+    for kind in kinds {
+        let status = kind.exit_status();
+        assert!((1..=8).contains(&status) && status != 2, "{kind:?}: 2 is for usage");
+        assert!(help.contains(&format!("{status} ")), "--help lacks exit status {status}");
+    }
+}
