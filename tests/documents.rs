@@ -122,6 +122,39 @@ fn the_readme_has_every_command() {
     }
 }
 
+/// What the README shows is what a simulated host prints.
+#[test]
+fn the_readmes_session_is_real() {
+    let readme = read("README.md");
+    let mut lines = readme.lines().peekable();
+    let mut shown = 0;
+    while let Some(line) = lines.next() {
+        let Some(command) = line.strip_prefix("    $ ").or(line.strip_prefix("    # ")) else {
+            continue;
+        };
+        let mut expected = String::new();
+        while let Some(output) = lines.next_if(|line| line.starts_with("    ")) {
+            expected.push_str(&output[4..]);
+            expected.push('\n');
+        }
+        // The one host has accelerators whose PF is on the wrong driver.
+        let host = if command.contains("75:00.1") { "qat" } else { "connectx" };
+        let own = support::VFIOCTL;
+        let first = if command.contains("unbind") {
+            format!("{own} bind 3b:00.1 >/dev/null;")
+        } else {
+            String::new()
+        };
+        let mut simhost = Command::new(support::simhost());
+        simhost.arg("run").arg(support::fixtures().join(host)).args(["--", "sh", "-c"]);
+        let output =
+            support::run(simhost.arg(format!("{first} {}", command.replace("vfioctl", own))));
+        assert_eq!(support::transcript(&output), expected, "$ {command}");
+        shown += 1;
+    }
+    assert!(shown >= 5, "the README shows {shown} commands");
+}
+
 #[test]
 fn the_manuals_are_clean() {
     for page in ["man/vfioctl.8", "man/vfioctl.d.5"] {
