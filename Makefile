@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+
+PREFIX ?= /usr/local
+SBINDIR ?= $(PREFIX)/sbin
+SYSCONFDIR ?= /etc
+
+# Where rustup and `cargo install` put programs; a shell may not know it yet.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+VFIOCTL := $(TARGET)/release/vfioctl
+SIMHOST := $(TARGET)/debug/simhost
+
+# In this order: what fails fast first, what takes long last.
+STAGES := prerequisites format clippy deny fixtures cargo-test build bench-check vm
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check bench build clean install $(STAGES)
+
+help:
+	@echo 'make demo     bind a ConnectX VF on a simulated host and give it back (some minutes the first time)'
+	@echo 'make build    the release binary, target/release/vfioctl'
+	@echo 'make check    format, clippy and tests, without virtual machines; installs nothing'
+	@echo 'make test     every test, on simulated hosts and on real kernels in QEMU'
+	@echo 'make bench    how long vfioctl takes to start, beside modprobe'
+	@echo 'make install  what was built, under DESTDIR, PREFIX ($(PREFIX)) and SBINDIR ($(SBINDIR))'
+	@echo 'make clean    remove what was built and fetched'
+	@echo
+	@echo 'demo and test first say what this machine lacks and install it: with apt-get, by sudo unless run as root.'
+	@echo 'Simulated hosts need /dev/fuse and a mount namespace: root, or user namespaces for everyone.'
+
+demo:
+	@tests/prerequisites demo
+	cargo build --release --locked -p vfioctl
+	cargo build --locked -p simhost
+	@PATH="$(dir $(VFIOCTL)):$$PATH" $(SIMHOST) run tests/fixtures/connectx -- sh tests/demo.sh
+
+test: $(STAGES)
+
+check:
+	@tests/prerequisites --check check
+	@$(MAKE) --no-print-directory format clippy cargo-test
+
+bench: build
+	benches/match
+
+# A stage starts with a line `== NAME`, by which .ci/run tells how long each took.
+prerequisites:
+	@echo '== $@'
+	@tests/prerequisites test
+
+format:
+	@echo '== $@'
+	cargo fmt --all --check
+
+clippy:
+	@echo '== $@'
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p vfioctl --no-default-features --locked -- -D warnings
+
+deny:
+	@echo '== $@'
+	@.ci/deny
+
+fixtures:
+	@echo '== $@'
+	python3 tests/fixtures/generate.py --check
+
+# The tests of vfioctl run simhost, which `cargo test` alone does not build for them.
+cargo-test:
+	@echo '== $@'
+	cargo build --workspace --locked
+	cargo test --workspace --locked
+
+build:
+	@echo '== $@'
+	cargo build --release --locked -p vfioctl
+
+bench-check:
+	@echo '== $@'
+	benches/match --check
+
+vm:
+	@echo '== $@'
+	tests/vm/run.py --vfioctl $(VFIOCTL)
+
+clean:
+	cargo clean
+	rm -rf .vm-cache
+
+# Builds nothing, so that no compiler runs as root.
+install:
+	install -D -m755 $(VFIOCTL) $(DESTDIR)$(SBINDIR)/vfioctl
+	install -D -m644 completions/vfioctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vfioctl
+	install -D -m644 completions/_vfioctl $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vfioctl
+	install -D -m644 completions/vfioctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vfioctl.fish
+	install -D -m644 man/vfioctl.8 $(DESTDIR)$(PREFIX)/share/man/man8/vfioctl.8
+	install -D -m644 man/vfioctl.d.5 $(DESTDIR)$(PREFIX)/share/man/man5/vfioctl.d.5
+	install -d -m755 $(DESTDIR)$(SYSCONFDIR)/vfioctl.d
