@@ -71,6 +71,10 @@ class Agent:
             if readable and not data:
                 raise GuestLost(f"QEMU ended during {what}; see {self.process.log} and qemu.log beside it")
             if time.monotonic() > deadline:
-                raise GuestLost(f"no answer in time from the guest to: {what}; see {self.process.log}")
+                stall = self.process.stall()
+                raise GuestLost(
+                    f"no answer in time from the guest to: {what}{f' ({stall})' if stall else ''}; see {self.process.log}",
+                    again=stall is not None,
+                )
         line, _, self.pending = self.pending.partition(b"\n")
         return line.decode()

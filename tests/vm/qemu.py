@@ -107,10 +107,17 @@ class Process:
 
     def panic(self):
         """The line of the guest's log with which its kernel gave up, if it did."""
+        return self.logged("Kernel panic")
+
+    def stall(self):
+        """The line with which the guest's kernel says that an emulated processor got no time from a busy host."""
+        return self.logged("rcu_preempt detected stalls") or self.logged("self-detected stall")
+
+    def logged(self, words):
         if not self.log.exists():
             return None
         with open(self.log, errors="replace") as log:
-            return next((line.strip() for line in log if "Kernel panic" in line), None)
+            return next((line.strip() for line in log if words in line), None)
 
     def end(self):
         if not self.ended():

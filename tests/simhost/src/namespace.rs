@@ -75,8 +75,7 @@ pub fn enter() -> Result<()> {
 }
 
 /// Makes the namespace look like the host in a directory, but for /sys, which is left empty.
-pub fn furnish(root: &Path, release: &str) -> Result<()> {
-    let own = own_program()?;
+pub fn furnish(own: &Path, root: &Path, release: &str) -> Result<()> {
     let mut namespace = Namespace {
         covered: BTreeSet::new(),
         in_user_namespace: fs::read_to_string("/proc/self/uid_map")
@@ -88,7 +87,7 @@ pub fn furnish(root: &Path, release: &str) -> Result<()> {
     namespace.put_modules(root, release)?;
     namespace.put_proc(root)?;
     namespace.put_names(root)?;
-    namespace.put_programs(&own)?;
+    namespace.put_programs(own)?;
     replace_dev()?;
     // What would be seen if the file system on it went away: nothing.
     tmpfs(Path::new("/sys"), MsFlags::MS_RDONLY)
@@ -324,7 +323,9 @@ fn replace_dev() -> Result<()> {
         .context("/dev cannot be replaced")
 }
 
-fn own_program() -> Result<PathBuf> {
+/// The file that this program was started from. To be asked before [`enter`]: seen from a namespace that was made in a
+/// chroot, its path begins outside.
+pub fn own_program() -> Result<PathBuf> {
     let own = std::env::current_exe().context("simhost's own program")?;
     match own.starts_with("/run") || own.starts_with("/dev") {
         true => {

@@ -67,8 +67,9 @@ pub fn run(run: Run) -> Result<u8> {
     // One thread yet: a user namespace is for such alone, and signals are to be blocked in all.
     let signals = signals();
     signals.thread_block().context("signals")?;
+    let own = namespace::own_program()?;
     namespace::enter()?;
-    namespace::furnish(&root, &release)?;
+    namespace::furnish(&own, &root, &release)?;
     let observer = nodes_of_groups();
     observer(&host);
     let machine = Arc::new(Machine::new(host, run.faults, observer));

@@ -132,7 +132,7 @@ impl Host {
         for (name, node) in devices.entries() {
             let at = format!("{DEVICES}/{name}");
             let wrong = |reason: String| format!("sys/{at}: {reason}");
-            let address: Address = name.parse().map_err(&wrong)?;
+            let address: Address = name.parse().map_err(wrong)?;
             let path = match node {
                 Node::Link(target) => resolve(&at, target),
                 _ => None,
@@ -214,7 +214,7 @@ impl Host {
                 .map(|(name, _)| name.to_owned()),
             physfn: None,
             sriov: None,
-            uevent: uevent.map(|line| format!("{line}\n")).collect(),
+            uevent: uevent.flat_map(|line| [line, "\n"]).collect(),
             shelf: BTreeMap::new(),
             path,
         })

@@ -267,7 +267,8 @@ fn probe(core: &mut impl Core, driver: &str, address: Address) -> Result<()> {
 /// Tries the drivers one after another (dd.c, __device_attach); the device's lock is held. A probe's error lets the next
 /// driver try its luck; a deferral ends the search.
 fn attach(core: &mut impl Core, address: Address) -> Result<()> {
-    for driver in core.host().registered().to_vec() {
+    let registered = core.host().registered().to_vec();
+    for driver in registered {
         match core.host().device(address) {
             Ok(device) if device.binding == Binding::Unbound => {}
             _ => return Ok(()),
