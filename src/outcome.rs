@@ -132,6 +132,24 @@ impl Failure {
 }
 
 impl DeviceResult {
+    /// The result for a device on `driver` to which nothing was done.
+    pub fn unchanged(
+        address: Address,
+        driver: Option<DriverName>,
+        persisted: bool,
+    ) -> DeviceResult {
+        DeviceResult {
+            address,
+            outcome: Outcome::Unchanged,
+            driver: driver.clone(),
+            previous_driver: driver,
+            persisted,
+            steps: Vec::new(),
+            warnings: Vec::new(),
+            error: None,
+        }
+    }
+
     /// The exit status for this device.
     pub fn exit_status(&self) -> u8 {
         self.error.as_ref().map_or(0, |failure| failure.kind.exit_status())

@@ -595,7 +595,7 @@ mod tests {
     /// A plan as one line: attempts separated by ` | `.
     fn shown(steps: &[Step]) -> String {
         let words = steps.iter().map(|step| {
-            let record = crate::apply::record(step);
+            let record = crate::apply::step_record(step);
             record
                 .target
                 .map_or(record.step.to_string(), |target| format!("{}={target}", record.step))

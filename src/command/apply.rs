@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::bind::{Binder, Request, refuse_other_kernel};
 use super::context::{Context, distinct};
 use crate::address::Address;
-use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
+use crate::outcome::{DeviceResult, Failure, Kind};
 use crate::plan::Manner;
 use crate::policy::{Choice, Decision, Policy, Rule};
 use crate::sysfs;
@@ -67,12 +67,8 @@ fn apply(
             ),
         )),
         None => {
-            let mut result =
-                context.planned(&device, &[], vec!["no policy names this device".to_string()]);
-            if !context.is_dry_run {
-                result.outcome = Outcome::Unchanged;
-            }
-            Ok(result)
+            let warnings = vec!["no policy names this device".to_string()];
+            Ok(DeviceResult { warnings, ..context.unchanged(address) })
         }
     }
 }

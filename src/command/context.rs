@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::address::Address;
+use crate::apply::step_record;
 use crate::cli::Common;
 use crate::gather::Chooser;
 use crate::host::Host;
@@ -109,31 +110,24 @@ impl Context {
     }
 
     /// A result for a device to which nothing was done.
-    pub fn untouched(&self, address: Address, failure: Failure) -> DeviceResult {
+    pub fn unchanged(&self, address: Address) -> DeviceResult {
         let driver = crate::gather::driver_of(&self.host, address).ok().flatten();
-        DeviceResult {
-            address,
-            outcome: if failure.kind.is_refusal() { Outcome::Refused } else { Outcome::Failed },
-            driver: driver.clone(),
-            previous_driver: driver,
-            persisted: policy::has_own_file(&self.host, address),
-            steps: Vec::new(),
-            warnings: Vec::new(),
-            error: Some(failure),
-        }
+        DeviceResult::unchanged(address, driver, policy::has_own_file(&self.host, address))
+    }
+
+    /// A result for a device to which nothing could be done.
+    pub fn untouched(&self, address: Address, failure: Failure) -> DeviceResult {
+        let outcome = if failure.kind.is_refusal() { Outcome::Refused } else { Outcome::Failed };
+        DeviceResult { outcome, error: Some(failure), ..self.unchanged(address) }
     }
 
     /// What `--dry-run` has to say of a device.
     pub fn planned(&self, device: &Device, steps: &[Step], warnings: Vec<String>) -> DeviceResult {
         DeviceResult {
-            address: device.address,
             outcome: Outcome::Planned,
-            driver: device.driver.clone(),
-            previous_driver: device.driver.clone(),
-            persisted: policy::has_own_file(&self.host, device.address),
-            steps: steps.iter().map(crate::apply::record).collect(),
+            steps: steps.iter().map(step_record).collect(),
             warnings,
-            error: None,
+            ..self.unchanged(device.address)
         }
     }
 

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
+use std::path::PathBuf;
 
-use super::tables::TableError;
-use crate::drop_in;
+use crate::drop_in::{self, DropInError};
 use crate::host::Host;
 use crate::kernel_name::ModuleName;
 use crate::matcher::Table;
@@ -13,12 +14,28 @@ use crate::matcher::Table;
 /// Blacklisted modules, and where each is blacklisted.
 pub type Blacklist = BTreeMap<ModuleName, String>;
 
+/// modprobe.d cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A directory.
+    #[error(transparent)]
+    Directory(#[from] DropInError),
+}
+
 /// Adds the `alias` lines to `table` and returns the blacklist, the kernel command line's included.
-pub fn read(host: &Host, table: &mut Table) -> Result<Blacklist, TableError> {
+pub fn read(host: &Host, table: &mut Table) -> Result<Blacklist, ConfigError> {
     let mut blacklist = Blacklist::new();
     for path in drop_in::files(&host.modprobe_directories(), ".conf")? {
         let bytes =
-            fs::read(&path).map_err(|source| TableError::Read { path: path.clone(), source })?;
+            fs::read(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
         for (number, line) in logical_lines(&String::from_utf8_lossy(&bytes)) {
             match line.trim().split_once([' ', '\t']) {
                 Some(("alias", rest)) => table.read_modprobe_alias(rest.trim(), number),

@@ -5,9 +5,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::config::{self, Blacklist};
+use super::config::{self, Blacklist, ConfigError};
 use crate::catalog::Catalog;
-use crate::drop_in::DropInError;
 use crate::host::{Host, HostError};
 use crate::matcher::Table;
 use crate::sysfs::{self, ReadError};
@@ -39,9 +38,9 @@ pub enum TableError {
         /// Why.
         source: io::Error,
     },
-    /// A drop-in directory is there, but cannot be read.
+    /// modprobe.d cannot be read.
     #[error(transparent)]
-    DropIn(#[from] DropInError),
+    Config(#[from] ConfigError),
     /// The registered drivers could not be read.
     #[error(transparent)]
     Sysfs(#[from] ReadError),

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Carrying out a plan, step by step: each step is checked, and what fails is undone.
 
-use std::io;
+mod failure;
+mod record;
+
+pub use failure::permission_hint;
+pub use record::{forget_record, save_record, step_record};
+
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,14 +15,14 @@ use rustix::io::Errno;
 use crate::address::Address;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
-use crate::lock::{DeviceLock, LockError};
-use crate::modules::{self, LoadError, Modules};
+use crate::lock::DeviceLock;
+use crate::modules::{self, Modules};
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome, StepRecord};
 use crate::plan::{self, Action, Attempt, Binding, Step, Target};
 use crate::policy::{self, Draft, StoreError};
-use crate::process::RunError;
-use crate::sysfs::control::{Control, WriteError};
-use crate::sysfs::{Device, ReadError};
+use crate::sysfs::Device;
+use crate::sysfs::control::Control;
+use failure::{StepError, combine, lock_failure, stuck_hint};
 
 /// How long a probe that asks to be tried again (EAGAIN: a supplier is missing yet) is given.
 const DEFERRED: Duration = Duration::from_secs(5);
@@ -60,16 +65,10 @@ impl<'a> Job<'a> {
         draft: Option<Draft>,
         warnings: Vec<String>,
     ) -> DeviceResult {
-        let mut result = DeviceResult {
-            address: self.address,
-            outcome: if attempts.is_empty() { Outcome::Unchanged } else { Outcome::Bound },
-            driver: before.driver.clone(),
-            previous_driver: before.driver.clone(),
-            persisted: policy::has_own_file(self.host, self.address),
-            steps: Vec::new(),
-            warnings,
-            error: None,
-        };
+        let mut result = self.result(before, warnings);
+        if !attempts.is_empty() {
+            result.outcome = Outcome::Bound;
+        }
         let was = Binding::from(before);
         let mut failures: Vec<Failure> = Vec::new();
         let mut is_bound = attempts.is_empty();
@@ -118,23 +117,17 @@ impl<'a> Job<'a> {
         is_forgetting: bool,
         warnings: Vec<String>,
     ) -> DeviceResult {
-        let mut result = DeviceResult {
-            address: self.address,
-            outcome: if steps.is_empty() { Outcome::Unchanged } else { Outcome::Unbound },
-            driver: before.driver.clone(),
-            previous_driver: before.driver.clone(),
-            persisted: policy::has_own_file(self.host, self.address),
-            steps: Vec::new(),
-            warnings,
-            error: None,
-        };
+        let mut result = self.result(before, warnings);
+        if !steps.is_empty() {
+            result.outcome = Outcome::Unbound;
+        }
         match self.run_all(steps) {
             Ok(()) if is_forgetting && result.persisted => match self.forget() {
                 Ok(()) => {
                     result.persisted = false;
                     result.outcome = Outcome::Unbound;
                 }
-                Err(error) => result.error = Some(self.failure(error)),
+                Err(error) => result.error = Some(error.failure(self.address)),
             },
             Ok(()) => {}
             Err(error) => result.error = Some(self.undo(&Binding::from(before), error)),
@@ -143,6 +136,14 @@ impl<'a> Job<'a> {
             result.outcome = Outcome::Failed;
         }
         self.finish(result)
+    }
+
+    fn result(&self, before: &Device, warnings: Vec<String>) -> DeviceResult {
+        let is_kept = policy::has_own_file(self.host, self.address);
+        DeviceResult {
+            warnings,
+            ..DeviceResult::unchanged(self.address, before.driver.clone(), is_kept)
+        }
     }
 
     /// Says how the device stands now.
@@ -163,7 +164,7 @@ impl<'a> Job<'a> {
     }
 
     fn run(&mut self, step: &Step) -> Result<(), StepError> {
-        let mut record = record(step);
+        let mut record = step_record(step);
         self.announce(&record);
         let result = self.act(&step.action, &mut record);
         record.done = result.is_ok();
@@ -293,7 +294,7 @@ impl<'a> Job<'a> {
 
     /// Puts the device back after `error`, and says how that went.
     fn undo(&mut self, before: &Binding, error: StepError) -> Failure {
-        let mut failure = self.failure(error);
+        let mut failure = error.failure(self.address);
         match failure.kind {
             // The device's lock is held in the kernel: another write would only wait behind it.
             Kind::Timeout if self.steps.last().is_some_and(|step| step.step != "load") => {
@@ -315,7 +316,7 @@ impl<'a> Job<'a> {
             self.run_all(&steps)
         });
         if let Err(second) = restored {
-            let second = self.failure(second);
+            let second = second.failure(self.address);
             let state = match Device::read(self.host, self.address) {
                 Ok(Some(now)) => describe(&Binding::from(&now)),
                 Ok(None) => "it is gone".to_string(),
@@ -334,152 +335,6 @@ impl<'a> Job<'a> {
         }
         failure
     }
-
-    fn failure(&self, error: StepError) -> Failure {
-        let address = self.address;
-        let message = format!("{address}: {error}");
-        let log = format!("the kernel log may say more: dmesg | grep {address}");
-        match error {
-            StepError::Write(WriteError::TimedOut { .. }) => {
-                Failure::new(Kind::Timeout, message, stuck_hint(address))
-            }
-            StepError::Write(ref write) => match write.errno() {
-                Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
-                    Failure::new(Kind::Permission, message, permission_hint())
-                }
-                _ => Failure::new(Kind::Failed, message, log),
-            },
-            StepError::Load(LoadError::Run(RunError::TimedOut { .. }))
-            | StepError::Run(RunError::TimedOut { .. }) => Failure::new(
-                Kind::Timeout,
-                message,
-                "the kernel log may say what the module waits for",
-            ),
-            StepError::Load(_) | StepError::NoDriver(_) | StepError::NotRegistered(_) => {
-                Failure::new(Kind::Module, message, "the kernel log may say more: dmesg | tail")
-            }
-            StepError::Store(ref store) => match store.source.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    Failure::new(
-                        Kind::Permission,
-                        message,
-                        "--no-save leaves the persisted choice alone",
-                    )
-                }
-                _ => Failure::new(
-                    Kind::Failed,
-                    message,
-                    "--no-save leaves the persisted choice alone",
-                ),
-            },
-            StepError::Gone => Failure::plain(Kind::NoDevice, message),
-            StepError::Run(_) => {
-                Failure::new(Kind::Module, message, "is the package kmod installed?")
-            }
-            StepError::WrongDriver { .. } | StepError::NotVfio(_) | StepError::Read(_) => {
-                Failure::new(Kind::Failed, message, log)
-            }
-        }
-    }
-}
-
-/// A step that did not work.
-#[derive(Debug, thiserror::Error)]
-enum StepError {
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error(transparent)]
-    Run(#[from] RunError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error("the device went away meanwhile")]
-    Gone,
-    #[error("module {0} is loaded, but has registered no PCI driver")]
-    NoDriver(String),
-    #[error("driver {0} is not registered")]
-    NotRegistered(DriverName),
-    #[error("the kernel reported success, but the device is on {}, not on {wanted}", .now.as_ref().map_or("no driver", DriverName::as_str))]
-    WrongDriver { wanted: DriverName, now: Option<DriverName> },
-    #[error("bound to {0}, which has made no VFIO device of it")]
-    NotVfio(DriverName),
-}
-
-/// What a step is called, in reports.
-pub fn record(step: &Step) -> StepRecord {
-    let (name, target) = match &step.action {
-        Action::Override(driver) => ("override", Some(driver.clone())),
-        Action::ClearOverride => ("clear-override", None),
-        Action::Unbind(driver) => ("unbind", Some(driver.to_string())),
-        Action::Load(module) => ("load", Some(module.to_string())),
-        Action::LoadNative => ("load-native", None),
-        Action::Bind(target) => ("bind", Some(target.name().to_string())),
-        Action::Rebind(driver) => ("bind", Some(driver.to_string())),
-        Action::Probe => ("probe", None),
-    };
-    StepRecord { step: name, target, reason: step.reason.clone(), done: false }
-}
-
-/// Keeping a choice, as a step.
-pub fn save_record(host: &Host, address: Address) -> StepRecord {
-    store_record(host, address, "save", "for 'vfioctl apply', at boot or by hand")
-}
-
-/// Forgetting one.
-pub fn forget_record(host: &Host, address: Address) -> StepRecord {
-    store_record(host, address, "forget", "no choice is kept")
-}
-
-fn store_record(host: &Host, address: Address, step: &'static str, reason: &str) -> StepRecord {
-    let path = policy::own_file(host, address);
-    StepRecord {
-        step,
-        target: Some(path.display().to_string()),
-        reason: reason.to_string(),
-        done: false,
-    }
-}
-
-/// Several attempts, one failure: the first is about the best driver, and its kind decides.
-fn combine(failures: Vec<Failure>) -> Option<Failure> {
-    let mut failures = failures.into_iter();
-    let mut combined = failures.next()?;
-    for failure in failures {
-        if failure.kind.exit_status() > combined.kind.exit_status() {
-            combined.kind = failure.kind;
-            combined.hint = failure.hint;
-        }
-        combined.message = format!("{}; then {}", combined.message, failure.message);
-    }
-    Some(combined)
-}
-
-fn lock_failure(address: Address, error: LockError) -> Failure {
-    match &error {
-        LockError::Held { .. } => Failure::new(
-            Kind::Timeout,
-            format!("{address}: {error}"),
-            "wait for it, or look what it waits for: ps -C vfioctl -o pid,stat,wchan:32,args",
-        ),
-        LockError::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-            Failure::new(Kind::Permission, format!("{address}: {error}"), permission_hint())
-        }
-        LockError::File { .. } => Failure::plain(Kind::Failed, format!("{address}: {error}")),
-    }
-}
-
-/// The next step for someone who may not.
-pub fn permission_hint() -> String {
-    "binding is for root; in a container or a sandboxed service /sys may be read-only".to_string()
-}
-
-fn stuck_hint(address: Address) -> String {
-    format!(
-        "somebody may still use the device (fuser -v /dev/vfio/*); the kernel goes on when they let go of it; see 'vfioctl show {address}' then"
-    )
 }
 
 fn describe(binding: &Binding) -> String {

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Steps that did not work: what happened, which kind of failure that is, and what to do next.
+
+use std::io;
+
+use rustix::io::Errno;
+
+use crate::address::Address;
+use crate::kernel_name::DriverName;
+use crate::lock::LockError;
+use crate::modules::LoadError;
+use crate::outcome::{Failure, Kind};
+use crate::policy::StoreError;
+use crate::process::RunError;
+use crate::sysfs::ReadError;
+use crate::sysfs::control::WriteError;
+
+/// A step that did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("the device went away meanwhile")]
+    Gone,
+    #[error("module {0} is loaded, but has registered no PCI driver")]
+    NoDriver(String),
+    #[error("driver {0} is not registered")]
+    NotRegistered(DriverName),
+    #[error("the kernel reported success, but the device is on {}, not on {wanted}", .now.as_ref().map_or("no driver", DriverName::as_str))]
+    WrongDriver { wanted: DriverName, now: Option<DriverName> },
+    #[error("bound to {0}, which has made no VFIO device of it")]
+    NotVfio(DriverName),
+}
+
+impl StepError {
+    /// What to tell the user, and what to do next.
+    pub fn failure(self, address: Address) -> Failure {
+        let error = self;
+        let message = format!("{address}: {error}");
+        let log = format!("the kernel log may say more: dmesg | grep {address}");
+        match error {
+            StepError::Write(WriteError::TimedOut { .. }) => {
+                Failure::new(Kind::Timeout, message, stuck_hint(address))
+            }
+            StepError::Write(ref write) => match write.errno() {
+                Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
+                    Failure::new(Kind::Permission, message, permission_hint())
+                }
+                _ => Failure::new(Kind::Failed, message, log),
+            },
+            StepError::Load(LoadError::Run(RunError::TimedOut { .. }))
+            | StepError::Run(RunError::TimedOut { .. }) => Failure::new(
+                Kind::Timeout,
+                message,
+                "the kernel log may say what the module waits for",
+            ),
+            StepError::Load(_) | StepError::NoDriver(_) | StepError::NotRegistered(_) => {
+                Failure::new(Kind::Module, message, "the kernel log may say more: dmesg | tail")
+            }
+            StepError::Store(ref store) => match store.source.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    Failure::new(
+                        Kind::Permission,
+                        message,
+                        "--no-save leaves the persisted choice alone",
+                    )
+                }
+                _ => Failure::new(
+                    Kind::Failed,
+                    message,
+                    "--no-save leaves the persisted choice alone",
+                ),
+            },
+            StepError::Gone => Failure::plain(Kind::NoDevice, message),
+            StepError::Run(_) => {
+                Failure::new(Kind::Module, message, "is the package kmod installed?")
+            }
+            StepError::WrongDriver { .. } | StepError::NotVfio(_) | StepError::Read(_) => {
+                Failure::new(Kind::Failed, message, log)
+            }
+        }
+    }
+}
+
+/// Several attempts, one failure: the first is about the best driver, and its kind decides.
+pub fn combine(failures: Vec<Failure>) -> Option<Failure> {
+    let mut failures = failures.into_iter();
+    let mut combined = failures.next()?;
+    for failure in failures {
+        if failure.kind.exit_status() > combined.kind.exit_status() {
+            combined.kind = failure.kind;
+            combined.hint = failure.hint;
+        }
+        combined.message = format!("{}; then {}", combined.message, failure.message);
+    }
+    Some(combined)
+}
+
+pub fn lock_failure(address: Address, error: LockError) -> Failure {
+    match &error {
+        LockError::Held { .. } => Failure::new(
+            Kind::Timeout,
+            format!("{address}: {error}"),
+            "wait for it, or look what it waits for: ps -C vfioctl -o pid,stat,wchan:32,args",
+        ),
+        LockError::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Failure::new(Kind::Permission, format!("{address}: {error}"), permission_hint())
+        }
+        LockError::File { .. } => Failure::plain(Kind::Failed, format!("{address}: {error}")),
+    }
+}
+
+/// The next step for someone who may not.
+pub fn permission_hint() -> String {
+    "binding is for root; in a container or a sandboxed service /sys may be read-only".to_string()
+}
+
+pub fn stuck_hint(address: Address) -> String {
+    format!(
+        "somebody may still use the device (fuser -v /dev/vfio/*); the kernel goes on when they let go of it; see 'vfioctl show {address}' then"
+    )
+}

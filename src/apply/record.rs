@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Steps as reports name them.
+
+use crate::address::Address;
+use crate::host::Host;
+use crate::outcome::StepRecord;
+use crate::plan::{Action, Step};
+use crate::policy;
+
+/// A step of a plan, not done yet.
+pub fn step_record(step: &Step) -> StepRecord {
+    let (name, target) = match &step.action {
+        Action::Override(driver) => ("override", Some(driver.clone())),
+        Action::ClearOverride => ("clear-override", None),
+        Action::Unbind(driver) => ("unbind", Some(driver.to_string())),
+        Action::Load(module) => ("load", Some(module.to_string())),
+        Action::LoadNative => ("load-native", None),
+        Action::Bind(target) => ("bind", Some(target.name().to_string())),
+        Action::Rebind(driver) => ("bind", Some(driver.to_string())),
+        Action::Probe => ("probe", None),
+    };
+    StepRecord { step: name, target, reason: step.reason.clone(), done: false }
+}
+
+/// Keeping a choice, as a step.
+pub fn save_record(host: &Host, address: Address) -> StepRecord {
+    store_record(host, address, "save", "for 'vfioctl apply', at boot or by hand")
+}
+
+/// Forgetting one.
+pub fn forget_record(host: &Host, address: Address) -> StepRecord {
+    store_record(host, address, "forget", "no choice is kept")
+}
+
+fn store_record(host: &Host, address: Address, step: &'static str, reason: &str) -> StepRecord {
+    let path = policy::own_file(host, address);
+    StepRecord {
+        step,
+        target: Some(path.display().to_string()),
+        reason: reason.to_string(),
+        done: false,
+    }
+}
