@@ -111,11 +111,10 @@ mod tests {
 
     #[test]
     fn order_is_the_bus_order() {
-        let mut list: Vec<Address> =
-            ["10000:00:00.0", "0000:3b:00.1", "0000:03:00.0", "0000:3b:00.0"]
-                .iter()
-                .map(|text| text.parse().unwrap())
-                .collect();
+        let mut list: Vec<Address> = ["10000:00:00.0", "0000:3b:00.1", "0000:03:00.0", "0000:3b:00.0"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
         list.sort();
         let shown: Vec<String> = list.iter().map(Address::to_string).collect();
         assert_eq!(shown, ["0000:03:00.0", "0000:3b:00.0", "0000:3b:00.1", "10000:00:00.0"]);

@@ -323,9 +323,10 @@ impl Driver {
     /// The aliases that its module has in `modules.alias`, rebuilt from its ids.
     pub fn alias_patterns(&self) -> impl Iterator<Item = String> {
         let any = self.catch_all.then(|| "vfio_pci:v*d*sv*sd*bc*sc*i*".to_string());
-        let ids = self.ids.iter().map(|Id { vendor, device, .. }| {
-            format!("vfio_pci:v{vendor:08X}d{device:08X}sv*sd*bc*sc*i*")
-        });
+        let ids = self
+            .ids
+            .iter()
+            .map(|Id { vendor, device, .. }| format!("vfio_pci:v{vendor:08X}d{device:08X}sv*sd*bc*sc*i*"));
         any.into_iter().chain(ids)
     }
 
@@ -447,9 +448,7 @@ mod hex {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
         let text = <&str>::deserialize(deserializer)?;
         let is_id = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        let id = (text.len() == 4 && text.bytes().all(is_id))
-            .then(|| u16::from_str_radix(text, 16).ok())
-            .flatten();
+        let id = (text.len() == 4 && text.bytes().all(is_id)).then(|| u16::from_str_radix(text, 16).ok()).flatten();
         id.ok_or_else(|| D::Error::custom(format!("not four hex digits in lower case: {text:?}")))
     }
 }
@@ -501,8 +500,7 @@ mod tests {
     fn the_bundled_catalogue_parses_and_survives_a_round_trip() {
         let bundled = Catalog::bundled();
         assert_eq!(bundled.schema, 1);
-        let file: serde_json::Value =
-            serde_json::from_str(include_str!("../data/drivers.json")).unwrap();
+        let file: serde_json::Value = serde_json::from_str(include_str!("../data/drivers.json")).unwrap();
         assert_eq!(serde_json::to_value(bundled).unwrap(), file, "every field is spelt out");
     }
 
@@ -514,10 +512,8 @@ mod tests {
 
     #[test]
     fn ids_are_those_of_the_kernels_alias_table_each_in_one_driver() {
-        let mut kernel: Vec<_> = ALIASES
-            .iter()
-            .flat_map(|&(module, vendor, ids)| ids.iter().map(move |&id| (vendor, id, module)))
-            .collect();
+        let mut kernel: Vec<_> =
+            ALIASES.iter().flat_map(|&(module, vendor, ids)| ids.iter().map(move |&id| (vendor, id, module))).collect();
         kernel.sort_unstable();
         assert_eq!(kernel.len(), 45);
 
@@ -545,9 +541,8 @@ mod tests {
 
     #[test]
     fn for_id_finds_variants_only() {
-        let modules = |vendor, device| -> Vec<_> {
-            Catalog::bundled().for_id(vendor, device).map(|d| d.module).collect()
-        };
+        let modules =
+            |vendor, device| -> Vec<_> { Catalog::bundled().for_id(vendor, device).map(|d| d.module).collect() };
         assert_eq!(modules(0x8086, 0xe20b), ["xe_vfio_pci"]);
         assert_eq!(modules(0x15b3, 0x101e), ["mlx5_vfio_pci"]);
         assert!(modules(0x8086, 0x10d3).is_empty());

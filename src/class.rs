@@ -76,8 +76,7 @@ impl FromStr for ClassFilter {
     /// A name as above, or the first two, four or all six hex digits of the class.
     fn from_str(text: &str) -> Result<ClassFilter, String> {
         let wanted = text.to_ascii_lowercase();
-        if let Some((code, _)) = CLASSES.iter().chain(&SUBCLASSES).find(|(_, name)| *name == wanted)
-        {
+        if let Some((code, _)) = CLASSES.iter().chain(&SUBCLASSES).find(|(_, name)| *name == wanted) {
             return Ok(ClassFilter { prefix: code.to_string() });
         }
         let digits = wanted.strip_prefix("0x").unwrap_or(&wanted);
@@ -119,11 +118,7 @@ mod tests {
             ("0x03", "030200", true),
             ("03", "040300", false),
         ] {
-            assert_eq!(
-                text.parse::<ClassFilter>().unwrap().matches(class),
-                expected,
-                "{text} {class}"
-            );
+            assert_eq!(text.parse::<ClassFilter>().unwrap().matches(class), expected, "{text} {class}");
         }
         for text in ["", "net work", "1", "0123456", "0x"] {
             assert!(text.parse::<ClassFilter>().is_err(), "{text}");

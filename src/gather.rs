@@ -41,11 +41,7 @@ impl<'a> Chooser<'a> {
     }
 
     /// The drivers for a modalias in a position, best first.
-    pub fn candidates(
-        &self,
-        modalias: &Modalias,
-        position: &Position,
-    ) -> Result<Vec<Candidate>, ReadError> {
+    pub fn candidates(&self, modalias: &Modalias, position: &Position) -> Result<Vec<Candidate>, ReadError> {
         let matches = rank(&self.tables.table, modalias);
         let facts = self.module_facts(&matches)?;
         Ok(judge(matches, modalias, position, &facts))
@@ -102,11 +98,7 @@ impl<'a> BestOf<'a> {
     }
 
     /// The name of the best driver for a device whose PF, if it has one, is on `pf_driver`.
-    pub fn name(
-        &mut self,
-        device: &Device,
-        pf_driver: Option<&DriverName>,
-    ) -> Result<Option<String>, ReadError> {
+    pub fn name(&mut self, device: &Device, pf_driver: Option<&DriverName>) -> Result<Option<String>, ReadError> {
         if device.is_bridge() {
             return Ok(None);
         }
@@ -119,8 +111,7 @@ impl<'a> BestOf<'a> {
             None => Position::NotVf,
         };
         let candidates = self.chooser.candidates(&device.modalias, &position)?;
-        let name =
-            crate::plan::best(device, &candidates).map(|candidate| candidate.name().to_string());
+        let name = crate::plan::best(device, &candidates).map(|candidate| candidate.name().to_string());
         self.known.insert(key, name.clone());
         Ok(name)
     }

@@ -31,9 +31,7 @@ pub enum HostError {
         source: io::Error,
     },
     /// `--kernel` with something that cannot be a directory's name.
-    #[error(
-        "'{0}' is not a kernel release (like 6.12.107+deb13-amd64, a directory of /lib/modules)"
-    )]
+    #[error("'{0}' is not a kernel release (like 6.12.107+deb13-amd64, a directory of /lib/modules)")]
     Kernel(String),
 }
 
@@ -44,10 +42,7 @@ impl Host {
             return Err(HostError::Root(root.to_path_buf()));
         }
         if let Some(name) = &kernel {
-            if name.is_empty()
-                || name.starts_with('.')
-                || !name.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
-            {
+            if name.is_empty() || name.starts_with('.') || !name.bytes().all(|b| b.is_ascii_graphic() && b != b'/') {
                 return Err(HostError::Kernel(name.escape_default().to_string()));
             }
         }
@@ -85,19 +80,14 @@ impl Host {
     /// the usual one.
     pub fn modules(&self, release: &str) -> PathBuf {
         // NixOS keeps them beside the booted system; merged-usr roots may lack the /lib link.
-        let places =
-            ["lib/modules", "usr/lib/modules", "run/booted-system/kernel-modules/lib/modules"];
-        let directories: Vec<PathBuf> =
-            places.iter().map(|place| self.root.join(place).join(release)).collect();
+        let places = ["lib/modules", "usr/lib/modules", "run/booted-system/kernel-modules/lib/modules"];
+        let directories: Vec<PathBuf> = places.iter().map(|place| self.root.join(place).join(release)).collect();
         directories.iter().find(|directory| directory.is_dir()).unwrap_or(&directories[0]).clone()
     }
 
     /// Where a release's build configuration may be, likeliest first.
     pub fn kernel_configs(&self, release: &str) -> [PathBuf; 2] {
-        [
-            self.root.join("boot").join(format!("config-{release}")),
-            self.modules(release).join("config"),
-        ]
+        [self.root.join("boot").join(format!("config-{release}")), self.modules(release).join("config")]
     }
 
     /// `/sys/bus/pci`.

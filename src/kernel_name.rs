@@ -94,30 +94,11 @@ mod tests {
 
     #[test]
     fn a_name_is_one_path_component() {
-        for good in [
-            "vfio-pci",
-            "mlx5_vfio_pci",
-            "4xxx",
-            "e1000e",
-            "nvidia",
-            "xen-pciback/x".trim_end_matches("/x"),
-        ] {
+        for good in ["vfio-pci", "mlx5_vfio_pci", "4xxx", "e1000e", "nvidia", "xen-pciback/x".trim_end_matches("/x")] {
             assert!(good.parse::<DriverName>().is_ok(), "{good}");
         }
         let long = "x".repeat(65);
-        for bad in [
-            "",
-            ".",
-            "..",
-            "../vfio-pci",
-            "a/b",
-            "a b",
-            "a\n",
-            "\u{1b}[31m",
-            "-r",
-            "ünïcode",
-            long.as_str(),
-        ] {
+        for bad in ["", ".", "..", "../vfio-pci", "a/b", "a b", "a\n", "\u{1b}[31m", "-r", "ünïcode", long.as_str()] {
             assert!(bad.parse::<DriverName>().is_err(), "{bad:?}");
             assert!(bad.parse::<ModuleName>().is_err(), "{bad:?}");
         }

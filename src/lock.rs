@@ -52,9 +52,7 @@ impl DeviceLock {
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(DeviceLock { _file: file }),
-                Err(Errno::WOULDBLOCK) if started.elapsed() < timeout => {
-                    thread::sleep(Duration::from_millis(20))
-                }
+                Err(Errno::WOULDBLOCK) if started.elapsed() < timeout => thread::sleep(Duration::from_millis(20)),
                 Err(Errno::WOULDBLOCK) => return Err(LockError::Held { path, after: timeout }),
                 Err(errno) => return Err(fail(errno.into())),
             }

@@ -112,10 +112,7 @@ impl Kind {
 
     /// Was nothing done on purpose?
     pub fn is_refusal(self) -> bool {
-        matches!(
-            self,
-            Kind::NoDevice | Kind::Unsafe | Kind::NotForDevice | Kind::Identity | Kind::NoDriver
-        )
+        matches!(self, Kind::NoDevice | Kind::Unsafe | Kind::NotForDevice | Kind::Identity | Kind::NoDriver)
     }
 }
 
@@ -133,11 +130,7 @@ impl Failure {
 
 impl DeviceResult {
     /// The result for a device on `driver` to which nothing was done.
-    pub fn unchanged(
-        address: Address,
-        driver: Option<DriverName>,
-        persisted: bool,
-    ) -> DeviceResult {
+    pub fn unchanged(address: Address, driver: Option<DriverName>, persisted: bool) -> DeviceResult {
         DeviceResult {
             address,
             outcome: Outcome::Unchanged,

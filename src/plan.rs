@@ -208,11 +208,7 @@ fn best_targets(
                 let why = candidate.reasons.join("; ");
                 return Err(Failure::new(
                     Kind::Unsafe,
-                    format!(
-                        "{}: the best driver, {}, cannot be used: {why}",
-                        device.address,
-                        candidate.name()
-                    ),
+                    format!("{}: the best driver, {}, cannot be used: {why}", device.address, candidate.name()),
                     "mend that, or leave --strict out to take the next best".to_string(),
                 ));
             }
@@ -247,14 +243,10 @@ fn doubts(candidates: &[(Candidate, ModuleState)]) -> Vec<String> {
     let mut doubts = Vec::new();
     for (candidate, _) in candidates {
         match candidate.verdict {
-            Verdict::Blocked => doubts.push(format!(
-                "{} passed over: {}",
-                candidate.name(),
-                candidate.reasons.join("; ")
-            )),
-            Verdict::Limited => {
-                doubts.push(format!("{}: {}", candidate.name(), candidate.reasons.join("; ")))
+            Verdict::Blocked => {
+                doubts.push(format!("{} passed over: {}", candidate.name(), candidate.reasons.join("; ")))
             }
+            Verdict::Limited => doubts.push(format!("{}: {}", candidate.name(), candidate.reasons.join("; "))),
             Verdict::Best | Verdict::Fallback => {}
         }
         if candidate.verdict != Verdict::Blocked {
@@ -270,13 +262,7 @@ fn group_warning(facts: &Facts) -> Option<String> {
         .siblings
         .iter()
         .filter(|sibling| sibling.blocks_group())
-        .map(|sibling| {
-            format!(
-                "{} on {}",
-                sibling.address,
-                sibling.driver.as_ref().map_or("", DriverName::as_str)
-            )
-        })
+        .map(|sibling| format!("{} on {}", sibling.address, sibling.driver.as_ref().map_or("", DriverName::as_str)))
         .collect();
     (!blockers.is_empty()).then(|| {
         format!(
@@ -291,15 +277,11 @@ fn group_warning(facts: &Facts) -> Option<String> {
 fn check(facts: &Facts, manner: Manner) -> Result<(), Failure> {
     let device = &facts.device;
     let address = device.address;
-    if let Some(driver) =
-        device.driver.as_ref().filter(|_| facts.is_vfio_device && !manner.is_forced)
-    {
+    if let Some(driver) = device.driver.as_ref().filter(|_| facts.is_vfio_device && !manner.is_forced) {
         if !is_vfio_driver(device) {
             return Err(Failure::new(
                 Kind::Unsafe,
-                format!(
-                    "{address} is a VFIO device already, made by driver {driver}: it was left alone"
-                ),
+                format!("{address} is a VFIO device already, made by driver {driver}: it was left alone"),
                 "give it to the guest as it is, or name a driver with --driver and --force",
             ));
         }
@@ -318,9 +300,7 @@ fn check(facts: &Facts, manner: Manner) -> Result<(), Failure> {
                 "{address} is a PF with {} VFs enabled: taking its driver away would destroy them",
                 device.vfs.len()
             ),
-            format!(
-                "write 0 to /sys/bus/pci/devices/{address}/sriov_numvfs first, or bind its VFs instead"
-            ),
+            format!("write 0 to /sys/bus/pci/devices/{address}/sriov_numvfs first, or bind its VFs instead"),
         ));
     }
     match &facts.group {
@@ -351,17 +331,11 @@ fn check_free(facts: &Facts) -> Result<(), Failure> {
     let holders: Vec<String> = facts
         .holders
         .iter()
-        .map(|holder| {
-            format!("{} (pid {}) has {} open", holder.command, holder.pid, holder.node.display())
-        })
+        .map(|holder| format!("{} (pid {}) has {} open", holder.command, holder.pid, holder.node.display()))
         .collect();
     Err(Failure::new(
         Kind::Unsafe,
-        format!(
-            "{} is in use: {}; taking {driver} away would wait for them",
-            facts.device.address,
-            holders.join(", ")
-        ),
+        format!("{} is in use: {}; taking {driver} away would wait for them", facts.device.address, holders.join(", ")),
         "stop the VM or program that has it, then try again",
     ))
 }
@@ -455,10 +429,7 @@ fn move_to(device: &Device, target: &Target) -> Vec<Step> {
     if device.driver.as_ref() == Some(driver) {
         return Vec::new();
     }
-    let mut steps = vec![Step::new(
-        Action::Override(driver.to_string()),
-        "lets this driver alone have the device",
-    )];
+    let mut steps = vec![Step::new(Action::Override(driver.to_string()), "lets this driver alone have the device")];
     if let Some(current) = &device.driver {
         steps.push(Step::new(Action::Unbind(current.clone()), "a device has one driver at a time"));
     }
@@ -515,10 +486,8 @@ pub fn restore(before: &Binding, now: &Binding) -> Vec<Step> {
     let wanted = before.driver.as_ref().map(|driver| Some(driver.to_string()));
     if let Some(driver) = &before.driver {
         // With no override any driver that knows the device may have it; with another driver's, this one may not.
-        let allows =
-            before.driver_override.is_none() || Some(&before.driver_override) == wanted.as_ref();
-        let during =
-            if allows { &before.driver_override } else { wanted.as_ref().unwrap_or(&None) };
+        let allows = before.driver_override.is_none() || Some(&before.driver_override) == wanted.as_ref();
+        let during = if allows { &before.driver_override } else { wanted.as_ref().unwrap_or(&None) };
         if current != during {
             steps.push(set(during));
             current = during;
@@ -560,12 +529,7 @@ mod tests {
                 vfs: Vec::new(),
             },
             is_vfio_device: on.is_some_and(|name| name.contains("vfio")),
-            group: Some(Group {
-                number: 7,
-                kind: None,
-                devices: Vec::new(),
-                is_direct_mapped: false,
-            }),
+            group: Some(Group { number: 7, kind: None, devices: Vec::new(), is_direct_mapped: false }),
             siblings: Vec::new(),
             holders: Vec::new(),
             may_lack_iommu: false,
@@ -596,21 +560,14 @@ mod tests {
     fn shown(steps: &[Step]) -> String {
         let words = steps.iter().map(|step| {
             let record = crate::apply::step_record(step);
-            record
-                .target
-                .map_or(record.step.to_string(), |target| format!("{}={target}", record.step))
+            record.target.map_or(record.step.to_string(), |target| format!("{}={target}", record.step))
         });
         words.collect::<Vec<_>>().join(" ")
     }
 
     fn planned(facts: &Facts, wanted: &Wanted, manner: Manner) -> Result<String, Kind> {
         let plan = bind(facts, wanted, manner).map_err(|failure| failure.kind)?;
-        Ok(plan
-            .attempts
-            .iter()
-            .map(|attempt| shown(&attempt.steps))
-            .collect::<Vec<_>>()
-            .join(" | "))
+        Ok(plan.attempts.iter().map(|attempt| shown(&attempt.steps)).collect::<Vec<_>>().join(" | "))
     }
 
     const STRICT: Manner = Manner { is_strict: true, is_forced: false };
@@ -619,13 +576,9 @@ mod tests {
     fn the_override_comes_first_and_the_fallback_last() {
         let wanted = mlx5_and_generic(ModuleState::Installed);
         let facts = facts(VF, Some("mlx5_core"), None);
-        let variant =
-            "override=mlx5_vfio_pci unbind=mlx5_core load=mlx5_vfio_pci bind=mlx5_vfio_pci";
+        let variant = "override=mlx5_vfio_pci unbind=mlx5_core load=mlx5_vfio_pci bind=mlx5_vfio_pci";
         let generic = "override=vfio-pci unbind=mlx5_core bind=vfio-pci";
-        assert_eq!(
-            planned(&facts, &wanted, Manner::default()),
-            Ok(format!("{variant} | {generic}"))
-        );
+        assert_eq!(planned(&facts, &wanted, Manner::default()), Ok(format!("{variant} | {generic}")));
         assert_eq!(planned(&facts, &wanted, STRICT), Ok(variant.to_string()));
     }
 
@@ -666,10 +619,7 @@ mod tests {
         assert_eq!(refused(&facts(BRIDGE, Some("pcieport"), None)), Kind::Unsafe);
         let no_group = Facts { group: None, ..usual.clone() };
         assert_eq!(refused(&no_group), Kind::Unsafe);
-        assert!(
-            planned(&Facts { may_lack_iommu: true, ..no_group }, &wanted, Manner::default())
-                .is_ok()
-        );
+        assert!(planned(&Facts { may_lack_iommu: true, ..no_group }, &wanted, Manner::default()).is_ok());
         let mut reserved = usual.clone();
         reserved.group.as_mut().unwrap().is_direct_mapped = true;
         assert_eq!(refused(&reserved), Kind::Unsafe);
@@ -686,19 +636,13 @@ mod tests {
     fn what_is_right_already_is_not_refused() {
         let mut device = facts(VF, Some("mlx5_vfio_pci"), None);
         device.group = None;
-        assert_eq!(
-            planned(&device, &mlx5_and_generic(ModuleState::Loaded), STRICT),
-            Ok(String::new())
-        );
+        assert_eq!(planned(&device, &mlx5_and_generic(ModuleState::Loaded), STRICT), Ok(String::new()));
     }
 
     #[test]
     fn a_missing_module_fails_before_anything_is_touched() {
         let device = facts(VF, None, None);
-        assert_eq!(
-            planned(&device, &mlx5_and_generic(ModuleState::Missing), Manner::default()),
-            Err(Kind::Module)
-        );
+        assert_eq!(planned(&device, &mlx5_and_generic(ModuleState::Missing), Manner::default()), Err(Kind::Module));
         // As a fallback it is simply not there.
         let wanted = Wanted::Best(vec![
             candidate("mlx5_vfio_pci", Verdict::Best, ModuleState::Loaded),
@@ -717,20 +661,13 @@ mod tests {
             candidate("vfio-pci", Verdict::Best, ModuleState::Loaded),
         ]);
         let device = facts(VF, None, None);
-        assert_eq!(
-            planned(&device, &wanted, Manner::default()),
-            Ok("override=vfio-pci bind=vfio-pci".to_string())
-        );
+        assert_eq!(planned(&device, &wanted, Manner::default()), Ok("override=vfio-pci bind=vfio-pci".to_string()));
         assert_eq!(planned(&device, &wanted, STRICT), Err(Kind::Unsafe));
         let warnings = bind(&device, &wanted, Manner::default()).unwrap().warnings;
         assert_eq!(warnings, ["qat_vfio_pci passed over: a reason"]);
-        let none =
-            Wanted::Best(vec![candidate("qat_vfio_pci", Verdict::Blocked, ModuleState::Loaded)]);
+        let none = Wanted::Best(vec![candidate("qat_vfio_pci", Verdict::Blocked, ModuleState::Loaded)]);
         assert_eq!(planned(&device, &none, Manner::default()), Err(Kind::NoDriver));
-        assert_eq!(
-            planned(&device, &Wanted::Best(Vec::new()), Manner::default()),
-            Err(Kind::NoDriver)
-        );
+        assert_eq!(planned(&device, &Wanted::Best(Vec::new()), Manner::default()), Err(Kind::NoDriver));
     }
 
     #[test]
@@ -746,9 +683,7 @@ mod tests {
             sibling("0000:3b:00.2", None, false),
             sibling("0000:3b:00.3", Some("nvidia"), true),
         ];
-        let warnings = |facts: &Facts| {
-            bind(facts, &mlx5_and_generic(ModuleState::Loaded), STRICT).unwrap().warnings
-        };
+        let warnings = |facts: &Facts| bind(facts, &mlx5_and_generic(ModuleState::Loaded), STRICT).unwrap().warnings;
         assert!(warnings(&device).is_empty());
         device.siblings.push(sibling("0000:3b:00.4", Some("snd_hda_intel"), false));
         assert_eq!(warnings(&device).len(), 1);
@@ -758,26 +693,15 @@ mod tests {
     #[test]
     fn what_a_vm_holds_is_not_taken_away() {
         let mut device = facts(VF, Some("vfio-pci"), Some("vfio-pci"));
-        device.holders =
-            vec![Holder { pid: 41, command: "qemu".to_string(), node: "/dev/vfio/7".into() }];
+        device.holders = vec![Holder { pid: 41, command: "qemu".to_string(), node: "/dev/vfio/7".into() }];
         let failure = unbind(&device, None).unwrap_err();
         assert_eq!(failure.kind, Kind::Unsafe);
-        assert!(
-            failure.message.contains("qemu (pid 41) has /dev/vfio/7 open"),
-            "{}",
-            failure.message
-        );
-        assert_eq!(
-            planned(&device, &mlx5_and_generic(ModuleState::Loaded), STRICT),
-            Err(Kind::Unsafe)
-        );
+        assert!(failure.message.contains("qemu (pid 41) has /dev/vfio/7 open"), "{}", failure.message);
+        assert_eq!(planned(&device, &mlx5_and_generic(ModuleState::Loaded), STRICT), Err(Kind::Unsafe));
         assert_eq!(planned(&device, &Wanted::NoDriver, STRICT), Err(Kind::Unsafe));
         // What need not be moved may be held.
         device.device.driver = Some(driver("mlx5_vfio_pci"));
-        assert_eq!(
-            planned(&device, &mlx5_and_generic(ModuleState::Loaded), STRICT),
-            Ok(String::new())
-        );
+        assert_eq!(planned(&device, &mlx5_and_generic(ModuleState::Loaded), STRICT), Ok(String::new()));
     }
 
     #[test]
@@ -790,16 +714,10 @@ mod tests {
     #[test]
     fn giving_back() {
         let case = |on, text| shown(&unbind(&facts(VF, on, text), None).unwrap());
-        assert_eq!(
-            case(Some("vfio-pci"), Some("vfio-pci")),
-            "clear-override unbind=vfio-pci load-native probe"
-        );
+        assert_eq!(case(Some("vfio-pci"), Some("vfio-pci")), "clear-override unbind=vfio-pci load-native probe");
         assert_eq!(case(Some("vfio-pci"), None), "unbind=vfio-pci load-native probe");
         assert_eq!(case(None, Some("none")), "clear-override load-native probe");
-        assert_eq!(
-            case(Some("pci-stub"), Some("pci-stub")),
-            "clear-override unbind=pci-stub load-native probe"
-        );
+        assert_eq!(case(Some("pci-stub"), Some("pci-stub")), "clear-override unbind=pci-stub load-native probe");
         // A native driver keeps its device; so does a framework of its own.
         assert_eq!(case(Some("mlx5_core"), None), "");
         assert_eq!(case(Some("mlx5_core"), Some("vfio-pci")), "clear-override");

@@ -43,20 +43,14 @@ pub enum RunError {
 pub fn run(command: &mut Command, timeout: Duration) -> Result<Finished, RunError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let start = |source| RunError::Start { program: program.clone(), source };
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(start)?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(start)?;
     let pid = Pid::from_child(&child);
     let (done, result) = mpsc::channel();
     thread::spawn(move || done.send(child.wait_with_output()));
     match result.recv_timeout(timeout) {
-        Ok(Ok(output)) => Ok(Finished {
-            status: output.status,
-            stderr: String::from_utf8_lossy(&output.stderr).trim().to_string(),
-        }),
+        Ok(Ok(output)) => {
+            Ok(Finished { status: output.status, stderr: String::from_utf8_lossy(&output.stderr).trim().to_string() })
+        }
         Ok(Err(source)) => Err(start(source)),
         Err(_) => {
             // It may end by itself at this very moment; then there is no one to kill.
@@ -72,9 +66,7 @@ mod tests {
 
     #[test]
     fn status_and_standard_error_come_back() {
-        let finished =
-            run(Command::new("sh").args(["-c", "echo no >&2; exit 3"]), Duration::from_secs(10))
-                .unwrap();
+        let finished = run(Command::new("sh").args(["-c", "echo no >&2; exit 3"]), Duration::from_secs(10)).unwrap();
         assert_eq!(finished.status.code(), Some(3));
         assert_eq!(finished.stderr, "no");
     }

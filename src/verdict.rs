@@ -84,27 +84,17 @@ pub struct ModuleFacts {
 }
 
 /// Gives each match its verdict. `matches` is in rank order, and so is the result.
-pub fn judge(
-    matches: Vec<Match>,
-    modalias: &Modalias,
-    position: &Position,
-    modules: &ModuleFacts,
-) -> Vec<Candidate> {
+pub fn judge(matches: Vec<Match>, modalias: &Modalias, position: &Position, modules: &ModuleFacts) -> Vec<Candidate> {
     let mut is_taken = false;
     let mut previous: Option<ModuleName> = None;
     let mut candidates = Vec::with_capacity(matches.len());
     for found in matches {
         let mut reasons = Vec::new();
-        if let Some(previous) =
-            previous.filter(|_| found.tied_with_previous && found.wildcards < FIELDS)
-        {
+        if let Some(previous) = previous.filter(|_| found.tied_with_previous && found.wildcards < FIELDS) {
             reasons.push(format!("as specific as {previous}; the first in the table wins"));
         }
         if modules.missing.contains(&found.module) {
-            reasons.push(format!(
-                "module {} is named by the alias table, but not installed",
-                found.module
-            ));
+            reasons.push(format!("module {} is named by the alias table, but not installed", found.module));
         }
         let finding = finding(&found, modalias, position, modules);
         let fails = matches!(finding, Some((Outcome::Fails, _)));
@@ -139,18 +129,14 @@ fn finding(
     modules: &ModuleFacts,
 ) -> Option<(Outcome, String)> {
     if let Some(place) = modules.blacklisted.get(&found.module) {
-        return Some((
-            Outcome::Fails,
-            format!("module {} is blacklisted by {place}", found.module),
-        ));
+        return Some((Outcome::Fails, format!("module {} is blacklisted by {place}", found.module)));
     }
     match Catalog::bundled().by_module(found.module.as_str()) {
         Some(driver) => check(driver, modalias, position),
         // Such modules exist out of tree, and need not be VFIO drivers at all.
-        None if found.wildcards == FIELDS => Some((
-            Outcome::Fails,
-            "claims every device, which is vfio_pci's part: never taken unasked".to_string(),
-        )),
+        None if found.wildcards == FIELDS => {
+            Some((Outcome::Fails, "claims every device, which is vfio_pci's part: never taken unasked".to_string()))
+        }
         None => None,
     }
 }
@@ -158,10 +144,7 @@ fn finding(
 /// What the catalogue knows to go wrong with this driver on a device in this position, and what to do about it.
 fn check(driver: &Driver, modalias: &Modalias, position: &Position) -> Option<(Outcome, String)> {
     if let Some(entry) = driver.denied(modalias.vendor_id(), modalias.device_id()) {
-        return Some((
-            Outcome::Fails,
-            format!("on the denylist of {}: {}", driver.driver, entry.reason),
-        ));
+        return Some((Outcome::Fails, format!("on the denylist of {}: {}", driver.driver, entry.reason)));
     }
     match position {
         Position::Unknown => None,
@@ -171,12 +154,8 @@ fn check(driver: &Driver, modalias: &Modalias, position: &Position) -> Option<(O
         }
         Position::Vf { pf, pf_driver } => {
             let shortfall = driver.shortfall_on_vf(pf_driver.as_ref().map(DriverName::as_str))?;
-            let on =
-                pf_driver.as_ref().map_or("no driver".to_string(), |name| format!("driver {name}"));
-            let remedy = format!(
-                "; PF {pf} is on {on}: bind that to {} first",
-                driver.pf_drivers.join(" or ")
-            );
+            let on = pf_driver.as_ref().map_or("no driver".to_string(), |name| format!("driver {name}"));
+            let remedy = format!("; PF {pf} is on {on}: bind that to {} first", driver.pf_drivers.join(" or "));
             Some((shortfall.outcome, sentence(shortfall, &remedy)))
         }
     }
@@ -210,18 +189,14 @@ mod tests {
             }
         }
         let modalias: Modalias = modalias.parse().unwrap();
-        let blacklisted =
-            blacklisted.iter().map(|m| (m.parse().unwrap(), "x.conf:1".to_string())).collect();
+        let blacklisted = blacklisted.iter().map(|m| (m.parse().unwrap(), "x.conf:1".to_string())).collect();
         let modules = ModuleFacts { blacklisted, ..ModuleFacts::default() };
         let candidates = judge(rank(&table, &modalias), &modalias, position, &modules);
         candidates.iter().map(|c| (c.module.to_string(), c.verdict)).collect()
     }
 
     fn vf(pf_driver: Option<&str>) -> Position {
-        Position::Vf {
-            pf: "0000:3b:00.0".parse().unwrap(),
-            pf_driver: pf_driver.map(|name| name.parse().unwrap()),
-        }
+        Position::Vf { pf: "0000:3b:00.0".parse().unwrap(), pf_driver: pf_driver.map(|name| name.parse().unwrap()) }
     }
 
     #[test]
@@ -240,18 +215,14 @@ mod tests {
             (XE, Position::NotVf, [("xe_vfio_pci", Limited), ("vfio_pci", Fallback)]),
         ];
         for (modalias, position, expected) in cases {
-            let expected: Vec<(String, Verdict)> =
-                expected.iter().map(|(m, v)| (m.to_string(), *v)).collect();
+            let expected: Vec<(String, Verdict)> = expected.iter().map(|(m, v)| (m.to_string(), *v)).collect();
             assert_eq!(judged(modalias, &position, &[]), expected, "{modalias} {position:?}");
         }
     }
 
     #[test]
     fn a_denied_device_has_no_candidate() {
-        assert_eq!(
-            judged(DSA, &Position::NotVf, &[]),
-            [("vfio_pci".to_string(), Verdict::Blocked)]
-        );
+        assert_eq!(judged(DSA, &Position::NotVf, &[]), [("vfio_pci".to_string(), Verdict::Blocked)]);
     }
 
     #[test]
@@ -260,10 +231,8 @@ mod tests {
         let text = "alias vfio_pci:v*d*sv*sd*bc*sc*i* poweroff_pci\nalias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n";
         table.read_modules_alias(std::io::Cursor::new(text)).unwrap();
         let modalias: Modalias = MLX5_VF.parse().unwrap();
-        let candidates =
-            judge(rank(&table, &modalias), &modalias, &Position::Unknown, &ModuleFacts::default());
-        let verdicts: Vec<(&str, Verdict)> =
-            candidates.iter().map(|c| (c.module.as_str(), c.verdict)).collect();
+        let candidates = judge(rank(&table, &modalias), &modalias, &Position::Unknown, &ModuleFacts::default());
+        let verdicts: Vec<(&str, Verdict)> = candidates.iter().map(|c| (c.module.as_str(), c.verdict)).collect();
         assert_eq!(verdicts, [("vfio_pci", Verdict::Best), ("poweroff_pci", Verdict::Blocked)]);
     }
 
@@ -271,10 +240,7 @@ mod tests {
     fn a_blacklisted_module_is_blocked() {
         assert_eq!(
             judged(MLX5_VF, &vf(Some("mlx5_core")), &["mlx5_vfio_pci"]),
-            [
-                ("mlx5_vfio_pci".to_string(), Verdict::Blocked),
-                ("vfio_pci".to_string(), Verdict::Best)
-            ]
+            [("mlx5_vfio_pci".to_string(), Verdict::Blocked), ("vfio_pci".to_string(), Verdict::Best)]
         );
     }
 }

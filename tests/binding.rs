@@ -48,9 +48,8 @@ fn on(host: &Path, faults: &[&str], command: &[&str]) -> Ran {
     let ran = Ran {
         status: output.status.code().expect("simhost was not killed"),
         stdout: String::from_utf8(output.stdout).unwrap(),
-        journal: serde_json::from_str(&text).unwrap_or_else(|error| {
-            panic!("simhost left no journal ({error}); it needs root and /dev/fuse: {stderr}")
-        }),
+        journal: serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("simhost left no journal ({error}); it needs root and /dev/fuse: {stderr}")),
         stderr,
     };
     // Whatever else happens: new_id captures every device with the same ids.
@@ -86,9 +85,7 @@ impl Ran {
         let after = self.journal["after"]["devices"].as_object().unwrap();
         after
             .iter()
-            .filter(|(address, state)| {
-                self.journal["before"]["devices"][address.as_str()] != **state
-            })
+            .filter(|(address, state)| self.journal["before"]["devices"][address.as_str()] != **state)
             .map(|(a, _)| a.as_str())
             .collect()
     }
@@ -104,8 +101,7 @@ impl Ran {
     }
 
     fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout, self.stderr))
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout, self.stderr))
     }
 
     /// The one result of a `--json` run.
@@ -144,22 +140,14 @@ fn the_override_is_set_before_the_module_is_loaded() {
     let ran = vfioctl("connectx", &[], &["bind", CONNECTX_VF]);
     assert_eq!(
         ran.writes(),
-        [
-            "driver_override mlx5_vfio_pci",
-            "mlx5_core/unbind 0000:3b:00.1",
-            "modprobe -- mlx5_vfio_pci"
-        ],
+        ["driver_override mlx5_vfio_pci", "mlx5_core/unbind 0000:3b:00.1", "modprobe -- mlx5_vfio_pci"],
         "the driver takes the device when it is registered: no write to bind is needed"
     );
     // With the module in, the driver is told by hand, and its probe's errno would be known.
     let ran = script("connectx", &[], "modprobe mlx5_vfio_pci; vfioctl bind 3b:00.1");
     assert_eq!(
         ran.writes()[1..],
-        [
-            "driver_override mlx5_vfio_pci",
-            "mlx5_core/unbind 0000:3b:00.1",
-            "mlx5_vfio_pci/bind 0000:3b:00.1"
-        ]
+        ["driver_override mlx5_vfio_pci", "mlx5_core/unbind 0000:3b:00.1", "mlx5_vfio_pci/bind 0000:3b:00.1"]
     );
 }
 
@@ -173,8 +161,7 @@ fn unbind_leaves_no_trace() {
 
 #[test]
 fn a_second_bind_changes_nothing() {
-    let ran =
-        script("connectx", &[], "vfioctl bind 3b:00.1 >/dev/null; vfioctl bind --json 3b:00.1");
+    let ran = script("connectx", &[], "vfioctl bind 3b:00.1 >/dev/null; vfioctl bind --json 3b:00.1");
     ran.assert_status(0);
     assert_eq!(ran.result()["outcome"], "unchanged");
     assert_eq!(ran.result()["persisted"], true);
@@ -183,19 +170,11 @@ fn a_second_bind_changes_nothing() {
 
 #[test]
 fn several_devices_at_once() {
-    let ran = vfioctl(
-        "connectx",
-        &[],
-        &["bind", "--json", "3b:00.1", "3b:00.2", "3b:00.3", "3b:00.4", "3b:00.1"],
-    );
+    let ran = vfioctl("connectx", &[], &["bind", "--json", "3b:00.1", "3b:00.2", "3b:00.3", "3b:00.4", "3b:00.1"]);
     ran.assert_status(0);
     let document = ran.json();
-    let addresses: Vec<&str> = document["results"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|result| result["address"].as_str().unwrap())
-        .collect();
+    let addresses: Vec<&str> =
+        document["results"].as_array().unwrap().iter().map(|result| result["address"].as_str().unwrap()).collect();
     assert_eq!(addresses, ["0000:3b:00.1", "0000:3b:00.2", "0000:3b:00.3", "0000:3b:00.4"]);
     assert_eq!(ran.changed().len(), 4);
 }
@@ -205,16 +184,14 @@ fn of_several_devices_the_highest_status_counts() {
     let ran = vfioctl("connectx", &[], &["bind", "--json", "3b:00.1", "3a:00.0", "99:00.0"]);
     ran.assert_status(4);
     let document = ran.json();
-    let outcome =
-        |index: usize| document["results"][index]["outcome"].as_str().unwrap().to_string();
+    let outcome = |index: usize| document["results"][index]["outcome"].as_str().unwrap().to_string();
     assert_eq!([outcome(0), outcome(1), outcome(2)], ["bound", "refused", "refused"]);
     assert_eq!(ran.changed(), [CONNECTX_VF]);
 }
 
 #[test]
 fn devices_are_worked_on_in_parallel() {
-    let faults: Vec<String> =
-        (1..=4).map(|function| format!("0000:3b:00.{function}:probe:delay=1000")).collect();
+    let faults: Vec<String> = (1..=4).map(|function| format!("0000:3b:00.{function}:probe:delay=1000")).collect();
     let faults: Vec<&str> = faults.iter().map(String::as_str).collect();
     let started = Instant::now();
     let ran = script(
@@ -240,8 +217,7 @@ fn either_spelling_names_the_right_driver() {
         let ran = vfioctl(host, &[], &["bind", "--driver", spelling, address]);
         ran.assert_status(0);
         assert_eq!(ran.device("after", &format!("0000:{address}"))["driver"], driver, "{spelling}");
-        let policy =
-            ran.journal["after"]["policy"][format!("0000:{address}.toml")].as_str().unwrap();
+        let policy = ran.journal["after"]["policy"][format!("0000:{address}.toml")].as_str().unwrap();
         assert!(policy.contains(&format!("driver = \"{driver}\"")), "{policy}");
     }
 }
@@ -274,10 +250,7 @@ fn a_name_that_only_the_loaded_module_tells() {
     assert_eq!(ran.device("after", "0000:02:00.0")["driver"], "exact-gpu-vfio-pci");
     assert_eq!(ran.device("after", "0000:02:00.0")["driver_override"], "exact-gpu-vfio-pci");
     let writes = ran.writes();
-    assert_eq!(
-        writes[0], "driver_override exact_gpu_vfio_pci",
-        "the module's name keeps other drivers off meanwhile"
-    );
+    assert_eq!(writes[0], "driver_override exact_gpu_vfio_pci", "the module's name keeps other drivers off meanwhile");
     assert!(writes.contains(&"driver_override exact-gpu-vfio-pci".to_string()), "{writes:?}");
 }
 
@@ -286,11 +259,7 @@ fn a_blocked_variant_is_passed_over_and_said() {
     let ran = vfioctl("qat", &[], &["bind", "75:00.1"]);
     ran.assert_status(0);
     assert_eq!(ran.device("after", "0000:75:00.1")["driver"], "vfio-pci");
-    assert!(
-        ran.stderr.contains("qat_vfio_pci passed over") && ran.stderr.contains("pci-pf-stub"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("qat_vfio_pci passed over") && ran.stderr.contains("pci-pf-stub"), "{}", ran.stderr);
     let ran = vfioctl("qat", &[], &["bind", "--strict", "75:00.1"]);
     ran.assert_status(4);
     ran.assert_as_before();
@@ -300,15 +269,10 @@ fn a_blocked_variant_is_passed_over_and_said() {
 fn a_driver_that_does_not_list_the_device_is_refused() {
     let ran = vfioctl("connectx", &[], &["bind", "--driver", "qat_vfio_pci", "3b:00.3"]);
     ran.assert_status(4);
-    assert!(
-        ran.stderr.contains("8086:4941") && ran.stderr.contains("mlx5_vfio_pci"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("8086:4941") && ran.stderr.contains("mlx5_vfio_pci"), "{}", ran.stderr);
     assert!(ran.writes().is_empty());
     // The kernel would have let it: a driver_override always matches.
-    let ran =
-        vfioctl("connectx", &[], &["bind", "--driver", "virtio_vfio_pci", "--force", "3b:00.3"]);
+    let ran = vfioctl("connectx", &[], &["bind", "--driver", "virtio_vfio_pci", "--force", "3b:00.3"]);
     ran.assert_status(0);
     assert_eq!(ran.device("after", "0000:3b:00.3")["driver"], "virtio_vfio_pci");
 }
@@ -332,11 +296,7 @@ fn a_driver_that_does_not_exist() {
 fn a_module_that_only_the_table_knows_fails_before_anything_is_touched() {
     let ran = vfioctl("odd-tables", &[], &["bind", "05:00.0"]);
     ran.assert_status(1);
-    assert!(
-        ran.stderr.contains("gone_vfio_pci") && ran.stderr.contains("depmod"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("gone_vfio_pci") && ran.stderr.contains("depmod"), "{}", ran.stderr);
     assert!(ran.writes().is_empty());
     ran.assert_as_before();
 }
@@ -356,16 +316,11 @@ fn a_registered_driver_in_no_table_is_known_by_its_catalogue_entry() {
     let host = copy("connectx");
     let alias = host.path().join("lib/modules/7.0.0-43-generic/modules.alias");
     let text = fs::read_to_string(&alias).unwrap();
-    let without: Vec<&str> =
-        text.lines().filter(|line| !line.ends_with(" mlx5_vfio_pci")).collect();
+    let without: Vec<&str> = text.lines().filter(|line| !line.ends_with(" mlx5_vfio_pci")).collect();
     fs::write(&alias, without.join("\n")).unwrap();
     let bind = |first: &str| {
-        on(
-            host.path(),
-            &[],
-            &["sh", "-c", &format!("{first}; {} explain {CONNECTX_VF} --json", support::VFIOCTL)],
-        )
-        .json()
+        on(host.path(), &[], &["sh", "-c", &format!("{first}; {} explain {CONNECTX_VF} --json", support::VFIOCTL)])
+            .json()
     };
     assert_eq!(bind("true")["best"]["driver"], "vfio-pci");
     let explained = bind("modprobe mlx5_vfio_pci");
@@ -425,15 +380,7 @@ fn without_root_nothing_is_done_and_the_status_is_6() {
     let ran = on(
         &support::fixtures().join("connectx"),
         &[],
-        &[
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            support::VFIOCTL,
-            "bind",
-            CONNECTX_VF,
-        ],
+        &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", support::VFIOCTL, "bind", CONNECTX_VF],
     );
     ran.assert_status(6);
     assert!(ran.stderr.contains("root"), "{}", ran.stderr);
@@ -469,8 +416,7 @@ fn a_failure_at_any_step_of_bind_is_undone() {
         // Loaded beforehand, a module's failure is not met; then the probe's own errno is.
         let is_module = fault.starts_with("module=");
         let first = if is_module { "true" } else { "modprobe mlx5_vfio_pci" };
-        let ran =
-            script("connectx", &[fault], &format!("{first}; vfioctl bind --strict --json 3b:00.1"));
+        let ran = script("connectx", &[fault], &format!("{first}; vfioctl bind --strict --json 3b:00.1"));
         let address = CONNECTX_VF;
         assert_eq!(ran.status, 1, "{fault}\n{}{}", ran.stdout, ran.stderr);
         assert_eq!(ran.device("before", address), ran.device("after", address), "{fault}");
@@ -505,8 +451,7 @@ fn a_failing_variant_gives_way_to_the_generic_driver() {
         assert_eq!(ran.device("after", CONNECTX_VF)["driver_override"], "vfio-pci", "{fault}");
         assert!(ran.stderr.contains("mlx5_vfio_pci"), "{fault}: {}", ran.stderr);
         // What is kept is the wish for the best, not today's makeshift.
-        let policy =
-            ran.journal["after"]["policy"][format!("{CONNECTX_VF}.toml")].as_str().unwrap();
+        let policy = ran.journal["after"]["policy"][format!("{CONNECTX_VF}.toml")].as_str().unwrap();
         assert!(policy.contains("auto"), "{policy}");
     }
 }
@@ -525,22 +470,16 @@ fn an_override_of_others_is_restored_too() {
 
 #[test]
 fn a_deferred_probe_is_tried_again() {
-    let ran = script(
-        "connectx",
-        &["0000:3b:00.1:bind:errno=EAGAIN:nth=1"],
-        "modprobe mlx5_vfio_pci; vfioctl bind 3b:00.1",
-    );
+    let ran =
+        script("connectx", &["0000:3b:00.1:bind:errno=EAGAIN:nth=1"], "modprobe mlx5_vfio_pci; vfioctl bind 3b:00.1");
     ran.assert_status(0);
     assert_eq!(ran.device("after", CONNECTX_VF)["driver"], "mlx5_vfio_pci");
 }
 
 #[test]
 fn a_failure_that_cannot_be_undone_is_status_8_with_the_state() {
-    let ran = script(
-        "connectx",
-        &["0000:3b:00.1:probe:errno=EIO"],
-        "modprobe mlx5_vfio_pci; vfioctl bind --strict 3b:00.1",
-    );
+    let ran =
+        script("connectx", &["0000:3b:00.1:probe:errno=EIO"], "modprobe mlx5_vfio_pci; vfioctl bind --strict 3b:00.1");
     ran.assert_status(8);
     assert!(ran.stderr.contains("putting it back failed as well"), "{}", ran.stderr);
     assert!(ran.stderr.contains("it is on no driver, no override"), "{}", ran.stderr);
@@ -549,16 +488,11 @@ fn a_failure_that_cannot_be_undone_is_status_8_with_the_state() {
 
 #[test]
 fn a_choice_that_cannot_be_kept_touches_nothing() {
-    let ran =
-        script("connectx", &[], "mount -o remount,bind,ro /etc/vfioctl.d && vfioctl bind 3b:00.1");
+    let ran = script("connectx", &[], "mount -o remount,bind,ro /etc/vfioctl.d && vfioctl bind 3b:00.1");
     ran.assert_status(6);
     assert!(ran.stderr.contains("--no-save"), "{}", ran.stderr);
     assert!(ran.writes().is_empty(), "{:?}", ran.writes());
-    let ran = script(
-        "connectx",
-        &[],
-        "mount -o remount,bind,ro /etc/vfioctl.d && vfioctl bind --no-save 3b:00.1",
-    );
+    let ran = script("connectx", &[], "mount -o remount,bind,ro /etc/vfioctl.d && vfioctl bind --no-save 3b:00.1");
     ran.assert_status(0);
     assert_eq!(ran.changed(), [CONNECTX_VF]);
 }
@@ -605,10 +539,7 @@ fn a_call_that_blocks_is_given_up() {
         assert!(started.elapsed() < Duration::from_secs(8), "{step}: {:?}", started.elapsed());
         let result = ran.result();
         assert_eq!(result["error"]["kind"], "timeout", "{step}");
-        assert!(
-            result["error"]["message"].as_str().unwrap().contains("still waits in the kernel"),
-            "{step}"
-        );
+        assert!(result["error"]["message"].as_str().unwrap().contains("still waits in the kernel"), "{step}");
     }
 }
 
@@ -626,11 +557,7 @@ fn a_stuck_device_does_not_hold_up_another() {
 
 #[test]
 fn a_module_that_does_not_load_is_given_up_and_the_device_put_back() {
-    let ran = vfioctl(
-        "connectx",
-        &["module=mlx5_vfio_pci:block"],
-        &["bind", "--timeout", "1", CONNECTX_VF],
-    );
+    let ran = vfioctl("connectx", &["module=mlx5_vfio_pci:block"], &["bind", "--timeout", "1", CONNECTX_VF]);
     ran.assert_status(7);
     ran.assert_as_before();
 }
@@ -657,11 +584,7 @@ fn what_a_vm_holds_is_left_alone_and_the_vm_named() {
          sleep 60 3< /dev/vfio/$group & sleep 0.2; vfioctl unbind 3b:00.1; status=$?; kill $!; exit $status",
     );
     ran.assert_status(4);
-    assert!(
-        ran.stderr.contains("sleep (pid ") && ran.stderr.contains("has /dev/vfio/7 open"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("sleep (pid ") && ran.stderr.contains("has /dev/vfio/7 open"), "{}", ran.stderr);
     assert_eq!(ran.device("after", CONNECTX_VF)["driver"], "mlx5_vfio_pci");
     assert_eq!(ran.writes().len(), 3, "{:?}", ran.writes());
 }
@@ -679,11 +602,7 @@ fn unbind_forgets_even_when_no_native_driver_is_left() {
 
 #[test]
 fn unbind_forgets_a_device_that_is_gone() {
-    let ran = script(
-        "debian",
-        &[],
-        "echo 1 > /sys/bus/pci/devices/0000:02:00.0/remove; vfioctl unbind 02:00.0",
-    );
+    let ran = script("debian", &[], "echo 1 > /sys/bus/pci/devices/0000:02:00.0/remove; vfioctl unbind 02:00.0");
     ran.assert_status(0);
     assert!(!ran.policy().contains(&"0000:02:00.0.toml"), "{:?}", ran.policy());
 }
@@ -698,11 +617,7 @@ fn unbind_no_save_keeps_the_choice() {
 
 #[test]
 fn unbind_to_a_driver_by_name() {
-    let ran = script(
-        "connectx",
-        &[],
-        "vfioctl bind --no-save 3b:00.1 && vfioctl unbind --driver mlx5-core 3b:00.1",
-    );
+    let ran = script("connectx", &[], "vfioctl bind --no-save 3b:00.1 && vfioctl unbind --driver mlx5-core 3b:00.1");
     ran.assert_status(0);
     ran.assert_as_before();
 }
@@ -721,10 +636,7 @@ fn unbind_leaves_native_drivers_alone() {
 fn apply_does_what_the_policy_says() {
     let ran = vfioctl("qat", &[], &["apply"]);
     ran.assert_status(0);
-    assert_eq!(
-        ran.changed(),
-        ["0000:6b:00.1", "0000:6b:00.2", "0000:6b:00.3", "0000:6b:00.4", "0000:75:00.1"]
-    );
+    assert_eq!(ran.changed(), ["0000:6b:00.1", "0000:6b:00.2", "0000:6b:00.3", "0000:6b:00.4", "0000:75:00.1"]);
     assert_eq!(ran.device("after", "0000:6b:00.4")["driver"], "qat_vfio_pci");
     assert_eq!(ran.device("after", "0000:75:00.1")["driver"], "vfio-pci");
     let ran = script("qat", &[], "vfioctl apply >/dev/null; vfioctl apply --json 6b:00.1");
@@ -768,8 +680,7 @@ fn none_keeps_all_drivers_off() {
     let device = ran.device("after", "0000:3b:00.2");
     assert_eq!(device["driver"], Value::Null);
     assert_eq!(device["driver_override"], "none");
-    let ran =
-        script("connectx", &[], "vfioctl bind --driver none 3b:00.2 && vfioctl unbind 3b:00.2");
+    let ran = script("connectx", &[], "vfioctl bind --driver none 3b:00.2 && vfioctl unbind 3b:00.2");
     ran.assert_status(0);
     ran.assert_as_before();
 }
@@ -780,11 +691,7 @@ fn none_keeps_all_drivers_off() {
 fn a_shared_group_is_warned_of_and_taken_whole_when_asked() {
     let ran = vfioctl("gpu-shared-group", &[], &["bind", "01:00.0"]);
     ran.assert_status(0);
-    assert!(
-        ran.stderr.contains("0000:01:00.1 on snd_hda_intel, 0000:02:00.0 on nvme"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("0000:01:00.1 on snd_hda_intel, 0000:02:00.0 on nvme"), "{}", ran.stderr);
     assert_eq!(ran.changed(), ["0000:01:00.0"]);
     let ran = vfioctl("gpu-shared-group", &[], &["bind", "--group", "01:00.0"]);
     ran.assert_status(0);
@@ -806,13 +713,8 @@ fn bind_says_what_and_why_in_two_lines_and_every_step_with_v() {
     );
     assert_eq!(ran.stderr, "");
     let ran = vfioctl("connectx", &[], &["bind", "-v", "3b:00.1"]);
-    for step in [
-        "override mlx5_vfio_pci",
-        "unbind mlx5_core",
-        "load mlx5_vfio_pci",
-        "bind mlx5_vfio_pci",
-        "save /etc",
-    ] {
+    for step in ["override mlx5_vfio_pci", "unbind mlx5_core", "load mlx5_vfio_pci", "bind mlx5_vfio_pci", "save /etc"]
+    {
         assert!(ran.stderr.contains(step), "{step}: {}", ran.stderr);
     }
 }
@@ -824,24 +726,11 @@ fn the_json_of_a_bind_has_the_documented_fields() {
     assert_eq!(document["schema"], 1);
     assert_eq!(document["command"], "bind");
     let result = ran.result();
-    for field in [
-        "address",
-        "outcome",
-        "driver",
-        "previous_driver",
-        "persisted",
-        "steps",
-        "warnings",
-        "error",
-    ] {
+    for field in ["address", "outcome", "driver", "previous_driver", "persisted", "steps", "warnings", "error"] {
         assert!(result.get(field).is_some(), "{field}");
     }
-    let steps: Vec<&str> = result["steps"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|step| step["step"].as_str().unwrap())
-        .collect();
+    let steps: Vec<&str> =
+        result["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
     assert_eq!(steps, ["override", "unbind", "load", "bind", "save"]);
     assert!(result["steps"].as_array().unwrap().iter().all(|step| step["done"] == true));
 }
@@ -849,14 +738,9 @@ fn the_json_of_a_bind_has_the_documented_fields() {
 /// What `vfioctl ARGUMENTS` prints on a terminal 80 columns wide.
 fn on_a_terminal(environment: &str, arguments: &str) -> String {
     let root = support::fixtures().join("connectx");
-    let command = format!(
-        "stty rows 24 cols 80; {environment} {} --root {} {arguments}",
-        support::VFIOCTL,
-        root.display()
-    );
-    let output = support::run(
-        Command::new("script").args(["-qec", &command, "/dev/null"]).env("TERM", "xterm"),
-    );
+    let command =
+        format!("stty rows 24 cols 80; {environment} {} --root {} {arguments}", support::VFIOCTL, root.display());
+    let output = support::run(Command::new("script").args(["-qec", &command, "/dev/null"]).env("TERM", "xterm"));
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }

@@ -22,9 +22,7 @@ fn read(name: &str) -> String {
 
 /// A manual page as a terminal shows it, without overstrikes and line breaks.
 fn man(name: &str) -> String {
-    let output = support::run(
-        Command::new("mandoc").args(["-T", "ascii", "-O", "width=1000"]).arg(path(name)),
-    );
+    let output = support::run(Command::new("mandoc").args(["-T", "ascii", "-O", "width=1000"]).arg(path(name)));
     assert!(output.status.success(), "{output:?}");
     let mut text = String::new();
     for c in String::from_utf8(output.stdout).unwrap().chars() {
@@ -40,14 +38,10 @@ fn man(name: &str) -> String {
 fn commands() -> Vec<(String, Vec<String>)> {
     let mut cli = Cli::command();
     cli.build();
-    let visible = cli
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set() && command.get_name() != "help");
+    let visible = cli.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help");
     visible
         .map(|command| {
-            let options = command
-                .get_arguments()
-                .filter_map(|argument| argument.get_long().map(str::to_string));
+            let options = command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_string));
             (command.get_name().to_string(), options.collect())
         })
         .collect()
@@ -55,19 +49,14 @@ fn commands() -> Vec<(String, Vec<String>)> {
 
 #[test]
 fn completions_are_those_of_the_parser() {
-    for (shell, name) in
-        [(Shell::Bash, "vfioctl.bash"), (Shell::Zsh, "_vfioctl"), (Shell::Fish, "vfioctl.fish")]
-    {
+    for (shell, name) in [(Shell::Bash, "vfioctl.bash"), (Shell::Zsh, "_vfioctl"), (Shell::Fish, "vfioctl.fish")] {
         let mut generated = Vec::new();
         generate(shell, &mut Cli::command(), "vfioctl", &mut generated);
         let name = format!("completions/{name}");
         if std::env::var_os("UPDATE_EXPECTED").is_some() {
             fs::write(path(&name), &generated).unwrap();
         }
-        assert!(
-            read(&name).as_bytes() == generated,
-            "{name} is out of date: UPDATE_EXPECTED=1 writes it anew"
-        );
+        assert!(read(&name).as_bytes() == generated, "{name} is out of date: UPDATE_EXPECTED=1 writes it anew");
     }
 }
 
@@ -77,18 +66,12 @@ fn the_manual_has_every_command_option_and_exit_status() {
     for (command, options) in commands() {
         assert!(text.contains(&format!("vfioctl {command}")), "the manual lacks {command}");
         for option in options {
-            assert!(
-                text.contains(&format!("--{option}")),
-                "the manual lacks --{option} of {command}"
-            );
+            assert!(text.contains(&format!("--{option}")), "the manual lacks --{option} of {command}");
         }
     }
     let statuses = text.split("EXIT STATUS").nth(1).unwrap();
     for status in 0..=8 {
-        assert!(
-            statuses.lines().any(|line| line.trim_start().starts_with(&format!("{status} "))),
-            "{status}"
-        );
+        assert!(statuses.lines().any(|line| line.trim_start().starts_with(&format!("{status} "))), "{status}");
     }
 }
 
@@ -99,9 +82,8 @@ fn the_manual_has_no_option_of_its_own() {
     for page in ["man/vfioctl.8", "README.md"] {
         let text = if page.ends_with(".md") { own_commands(&read(page)) } else { man(page) };
         for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
-            if let Some(option) = word
-                .strip_prefix("--")
-                .filter(|option| !option.is_empty() && !option.starts_with('-'))
+            if let Some(option) =
+                word.strip_prefix("--").filter(|option| !option.is_empty() && !option.starts_with('-'))
             {
                 assert!(known.iter().any(|known| known == option), "{page}: --{option}");
             }
@@ -140,15 +122,10 @@ fn the_readmes_session_is_real() {
         // The one host has accelerators whose PF is on the wrong driver.
         let host = if command.contains("75:00.1") { "qat" } else { "connectx" };
         let own = support::VFIOCTL;
-        let first = if command.contains("unbind") {
-            format!("{own} bind 3b:00.1 >/dev/null;")
-        } else {
-            String::new()
-        };
+        let first = if command.contains("unbind") { format!("{own} bind 3b:00.1 >/dev/null;") } else { String::new() };
         let mut simhost = Command::new(support::simhost());
         simhost.arg("run").arg(support::fixtures().join(host)).args(["--", "sh", "-c"]);
-        let output =
-            support::run(simhost.arg(format!("{first} {}", command.replace("vfioctl", own))));
+        let output = support::run(simhost.arg(format!("{first} {}", command.replace("vfioctl", own))));
         assert_eq!(support::transcript(&output), expected, "$ {command}");
         shown += 1;
     }
@@ -158,9 +135,7 @@ fn the_readmes_session_is_real() {
 #[test]
 fn the_manuals_are_clean() {
     for page in ["man/vfioctl.8", "man/vfioctl.d.5"] {
-        let output = support::run(
-            Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(path(page)),
-        );
+        let output = support::run(Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(path(page)));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 }

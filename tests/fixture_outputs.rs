@@ -24,7 +24,8 @@ const HWDB: [&str; 6] = [
 /// Runs commands, one a line, where the fixtures' hwdb is the machine's; gives their transcripts.
 fn run(host: &str, arguments: &[&str]) -> String {
     let hwdb = HWDB.iter().find(|path| Path::new(path).exists());
-    let hwdb = hwdb.expect("no hwdb.bin on this machine: install the package udev (on Debian 13: systemd-hwe-hwdb and udev)");
+    let hwdb =
+        hwdb.expect("no hwdb.bin on this machine: install the package udev (on Debian 13: systemd-hwe-hwdb and udev)");
     let is_root = rustix::process::geteuid().is_root();
     let mut command = Command::new("unshare");
     command
@@ -42,10 +43,8 @@ fn run(host: &str, arguments: &[&str]) -> String {
 /// The devices of a host, in bus order.
 fn devices(host: &str) -> Vec<String> {
     let directory = support::fixtures().join(host).join("sys/bus/pci/devices");
-    let mut names: Vec<String> = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -66,33 +65,20 @@ fn compare(host: &str, name: &str, actual: &str) -> Result<(), String> {
         fs::write(&path, actual).unwrap();
         return Ok(());
     }
-    let expected =
-        fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let expected = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     if expected == actual {
         return Ok(());
     }
     let line = expected.lines().zip(actual.lines()).position(|(a, b)| a != b);
     let line = line.unwrap_or(expected.lines().count().min(actual.lines().count()));
     let at = |text: &str| text.lines().nth(line).unwrap_or("(nothing)").to_string();
-    Err(format!(
-        "{}:{}:\n  expected {}\n  got      {}",
-        path.display(),
-        line + 1,
-        at(&expected),
-        at(actual)
-    ))
+    Err(format!("{}:{}:\n  expected {}\n  got      {}", path.display(), line + 1, at(&expected), at(actual)))
 }
 
 fn check(name: &str, produce: impl Fn(&str) -> String) {
-    let failures: Vec<String> = support::hosts()
-        .iter()
-        .filter_map(|host| compare(host, name, &produce(host)).err())
-        .collect();
-    assert!(
-        failures.is_empty(),
-        "\n{}\n(UPDATE_EXPECTED=1 writes the expected outputs anew)",
-        failures.join("\n")
-    );
+    let failures: Vec<String> =
+        support::hosts().iter().filter_map(|host| compare(host, name, &produce(host)).err()).collect();
+    assert!(failures.is_empty(), "\n{}\n(UPDATE_EXPECTED=1 writes the expected outputs anew)", failures.join("\n"));
 }
 
 #[test]

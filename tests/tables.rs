@@ -19,9 +19,7 @@ const UBUNTU: &str = "ubuntu-7.0.0-43-generic-amd64";
 fn read(kernel: &str) -> Table {
     let mut table = Table::default();
     table.read_modules_alias(Cursor::new(support::table(kernel, "modules.alias"))).unwrap();
-    table
-        .read_builtin_modinfo(Cursor::new(support::table(kernel, "modules.builtin.modinfo")))
-        .unwrap();
+    table.read_builtin_modinfo(Cursor::new(support::table(kernel, "modules.builtin.modinfo"))).unwrap();
     assert!(table.oddities.is_empty(), "{kernel}: {:?}", table.oddities);
     table
 }
@@ -39,8 +37,7 @@ fn ranked(table: &Table, modalias: &Modalias) -> Vec<String> {
 fn every_vfio_line_is_found_and_no_other() {
     for (kernel, lines) in [(DEBIAN, 1), (SOURCE, 45), (UBUNTU_ARM, 44), (UBUNTU, 36)] {
         let text = support::table(kernel, "modules.alias");
-        let expected =
-            text.split(|b| *b == b'\n').filter(|line| line.starts_with(b"alias vfio_pci:")).count();
+        let expected = text.split(|b| *b == b'\n').filter(|line| line.starts_with(b"alias vfio_pci:")).count();
         assert_eq!(expected, lines, "{kernel}: the fixture");
         assert_eq!(read(kernel).entries.len(), lines, "{kernel}");
     }
@@ -50,28 +47,15 @@ fn every_vfio_line_is_found_and_no_other() {
 fn the_catalogue_and_the_tables_agree_on_every_id() {
     for kernel in [SOURCE, UBUNTU_ARM, UBUNTU] {
         let table = read(kernel);
-        let release =
-            KernelVersion::parse(kernel.trim_start_matches("src-").trim_start_matches("ubuntu-"))
-                .unwrap();
-        for driver in
-            Catalog::bundled().drivers().iter().filter(|driver| table.names(driver.module))
-        {
+        let release = KernelVersion::parse(kernel.trim_start_matches("src-").trim_start_matches("ubuntu-")).unwrap();
+        for driver in Catalog::bundled().drivers().iter().filter(|driver| table.names(driver.module)) {
             for id in driver.ids.iter().filter(|id| id.since.is_none_or(|since| since <= release)) {
                 let expected = [driver.module, "vfio_pci"];
-                assert_eq!(
-                    ranked(&table, &modalias(id.vendor, id.device)),
-                    expected,
-                    "{kernel} {}",
-                    id.name
-                );
+                assert_eq!(ranked(&table, &modalias(id.vendor, id.device)), expected, "{kernel} {}", id.name);
             }
         }
         for entry in &table.entries {
-            assert!(
-                Catalog::bundled().by_module(entry.module.as_str()).is_some(),
-                "{kernel}: {}",
-                entry.module
-            );
+            assert!(Catalog::bundled().by_module(entry.module.as_str()).is_some(), "{kernel}: {}", entry.module);
         }
     }
 }
@@ -81,12 +65,7 @@ fn debian_has_the_generic_driver_alone() {
     let table = read(DEBIAN);
     for driver in Catalog::bundled().drivers() {
         for id in &driver.ids {
-            assert_eq!(
-                ranked(&table, &modalias(id.vendor, id.device)),
-                ["vfio_pci"],
-                "{}",
-                id.name
-            );
+            assert_eq!(ranked(&table, &modalias(id.vendor, id.device)), ["vfio_pci"], "{}", id.name);
         }
     }
 }
@@ -102,20 +81,13 @@ fn kmod_finds_the_same_modules() {
     }
     let table = read(UBUNTU);
     let catalog = Catalog::bundled();
-    let ids =
-        catalog.drivers().iter().flat_map(|driver| &driver.ids).map(|id| (id.vendor, id.device));
+    let ids = catalog.drivers().iter().flat_map(|driver| &driver.ids).map(|id| (id.vendor, id.device));
     for (vendor, device) in ids.chain([(0x8086, 0x1533), (0x10de, 0x2684)]) {
         let modalias = modalias(vendor, device);
         let mut modprobe = Command::new("modprobe");
-        modprobe.arg("-d").arg(root.path()).args([
-            "-S",
-            "7.0.0-43-generic",
-            "-R",
-            &modalias.vfio_key(),
-        ]);
+        modprobe.arg("-d").arg(root.path()).args(["-S", "7.0.0-43-generic", "-R", &modalias.vfio_key()]);
         let output = support::run(&mut modprobe);
-        let theirs: BTreeSet<String> =
-            String::from_utf8(output.stdout).unwrap().lines().map(str::to_string).collect();
+        let theirs: BTreeSet<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_string).collect();
         let ours: BTreeSet<String> = ranked(&table, &modalias).into_iter().collect();
         assert_eq!(ours, theirs, "{}", modalias.vfio_key());
     }

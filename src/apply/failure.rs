@@ -47,42 +47,27 @@ impl StepError {
         let message = format!("{address}: {error}");
         let log = format!("the kernel log may say more: dmesg | grep {address}");
         match error {
-            StepError::Write(WriteError::TimedOut { .. }) => {
-                Failure::new(Kind::Timeout, message, stuck_hint(address))
-            }
+            StepError::Write(WriteError::TimedOut { .. }) => Failure::new(Kind::Timeout, message, stuck_hint(address)),
             StepError::Write(ref write) => match write.errno() {
                 Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
                     Failure::new(Kind::Permission, message, permission_hint())
                 }
                 _ => Failure::new(Kind::Failed, message, log),
             },
-            StepError::Load(LoadError::Run(RunError::TimedOut { .. }))
-            | StepError::Run(RunError::TimedOut { .. }) => Failure::new(
-                Kind::Timeout,
-                message,
-                "the kernel log may say what the module waits for",
-            ),
+            StepError::Load(LoadError::Run(RunError::TimedOut { .. })) | StepError::Run(RunError::TimedOut { .. }) => {
+                Failure::new(Kind::Timeout, message, "the kernel log may say what the module waits for")
+            }
             StepError::Load(_) | StepError::NoDriver(_) | StepError::NotRegistered(_) => {
                 Failure::new(Kind::Module, message, "the kernel log may say more: dmesg | tail")
             }
             StepError::Store(ref store) => match store.source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    Failure::new(
-                        Kind::Permission,
-                        message,
-                        "--no-save leaves the persisted choice alone",
-                    )
+                    Failure::new(Kind::Permission, message, "--no-save leaves the persisted choice alone")
                 }
-                _ => Failure::new(
-                    Kind::Failed,
-                    message,
-                    "--no-save leaves the persisted choice alone",
-                ),
+                _ => Failure::new(Kind::Failed, message, "--no-save leaves the persisted choice alone"),
             },
             StepError::Gone => Failure::plain(Kind::NoDevice, message),
-            StepError::Run(_) => {
-                Failure::new(Kind::Module, message, "is the package kmod installed?")
-            }
+            StepError::Run(_) => Failure::new(Kind::Module, message, "is the package kmod installed?"),
             StepError::WrongDriver { .. } | StepError::NotVfio(_) | StepError::Read(_) => {
                 Failure::new(Kind::Failed, message, log)
             }

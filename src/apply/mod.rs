@@ -46,13 +46,9 @@ impl<'a> Job<'a> {
         timeout: Duration,
         observe: &'a (dyn Fn(Address, &str) + Sync),
     ) -> Result<Job<'a>, Failure> {
-        let lock = DeviceLock::take(host, address, timeout)
-            .map_err(|error| lock_failure(address, error))?;
+        let lock = DeviceLock::take(host, address, timeout).map_err(|error| lock_failure(address, error))?;
         let control = Control::start(host, timeout).map_err(|error| {
-            Failure::plain(
-                Kind::Failed,
-                format!("{address}: cannot start the process that writes to sysfs: {error}"),
-            )
+            Failure::plain(Kind::Failed, format!("{address}: cannot start the process that writes to sysfs: {error}"))
         })?;
         Ok(Job { host, address, timeout, control, steps: Vec::new(), observe, _lock: lock })
     }
@@ -140,10 +136,7 @@ impl<'a> Job<'a> {
 
     fn result(&self, before: &Device, warnings: Vec<String>) -> DeviceResult {
         let is_kept = policy::has_own_file(self.host, self.address);
-        DeviceResult {
-            warnings,
-            ..DeviceResult::unchanged(self.address, before.driver.clone(), is_kept)
-        }
+        DeviceResult { warnings, ..DeviceResult::unchanged(self.address, before.driver.clone(), is_kept) }
     }
 
     /// Says how the device stands now.
@@ -173,8 +166,7 @@ impl<'a> Job<'a> {
     }
 
     fn announce(&self, record: &StepRecord) {
-        let target =
-            record.target.as_deref().map(|target| format!(" {target}")).unwrap_or_default();
+        let target = record.target.as_deref().map(|target| format!(" {target}")).unwrap_or_default();
         (self.observe)(self.address, &format!("{}{target}: {}", record.step, record.reason));
     }
 
@@ -202,11 +194,7 @@ impl<'a> Job<'a> {
     fn unbind_from(&mut self, driver: &DriverName) -> Result<(), StepError> {
         match self.control.unbind(self.address, driver) {
             // Somebody else was faster: what counts is that it is off.
-            Err(error)
-                if error.errno() == Some(Errno::NODEV) && self.device()?.driver.is_none() =>
-            {
-                Ok(())
-            }
+            Err(error) if error.errno() == Some(Errno::NODEV) && self.device()?.driver.is_none() => Ok(()),
             result => Ok(result?),
         }
     }
@@ -236,15 +224,10 @@ impl<'a> Job<'a> {
             match self.control.bind(self.address, driver) {
                 Ok(()) => break,
                 // Between the look and the write it may have got its driver.
-                Err(error)
-                    if error.errno() == Some(Errno::BUSY)
-                        && self.device()?.driver.as_ref() == Some(driver) =>
-                {
+                Err(error) if error.errno() == Some(Errno::BUSY) && self.device()?.driver.as_ref() == Some(driver) => {
                     break;
                 }
-                Err(error)
-                    if error.errno() == Some(Errno::AGAIN) && started.elapsed() < DEFERRED =>
-                {
+                Err(error) if error.errno() == Some(Errno::AGAIN) && started.elapsed() < DEFERRED => {
                     thread::sleep(Duration::from_millis(100));
                 }
                 Err(error) if error.errno() == Some(Errno::NOENT) => {
@@ -280,11 +263,7 @@ impl<'a> Job<'a> {
         self.store(forget_record(host, address), || policy::forget(host, address).map(|_| ()))
     }
 
-    fn store(
-        &mut self,
-        mut record: StepRecord,
-        act: impl FnOnce() -> Result<(), StoreError>,
-    ) -> Result<(), StepError> {
+    fn store(&mut self, mut record: StepRecord, act: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StepError> {
         self.announce(&record);
         let result = act();
         record.done = result.is_ok();
@@ -305,10 +284,7 @@ impl<'a> Job<'a> {
             _ => {}
         }
         if matches!(self.device(), Err(StepError::Gone)) {
-            return Failure::plain(
-                Kind::NoDevice,
-                format!("{}; the device went away meanwhile", failure.message),
-            );
+            return Failure::plain(Kind::NoDevice, format!("{}; the device went away meanwhile", failure.message));
         }
         (self.observe)(self.address, &format!("{}; putting it back", failure.message));
         let restored = self.device().and_then(|now| {
@@ -322,27 +298,17 @@ impl<'a> Job<'a> {
                 Ok(None) => "it is gone".to_string(),
                 Err(error) => error.to_string(),
             };
-            failure.kind =
-                if second.kind == Kind::Timeout { Kind::Timeout } else { Kind::NotRestored };
-            failure.message = format!(
-                "{}; putting it back failed as well: {}; now {state}",
-                failure.message, second.message
-            );
-            failure.hint = Some(format!(
-                "'vfioctl unbind {}' gives it back to the kernel's own choice",
-                self.address
-            ));
+            failure.kind = if second.kind == Kind::Timeout { Kind::Timeout } else { Kind::NotRestored };
+            failure.message =
+                format!("{}; putting it back failed as well: {}; now {state}", failure.message, second.message);
+            failure.hint = Some(format!("'vfioctl unbind {}' gives it back to the kernel's own choice", self.address));
         }
         failure
     }
 }
 
 fn describe(binding: &Binding) -> String {
-    let driver =
-        binding.driver.as_ref().map_or("on no driver".to_string(), |driver| format!("on {driver}"));
-    let text = binding
-        .driver_override
-        .as_ref()
-        .map_or("no override".to_string(), |text| format!("override {text:?}"));
+    let driver = binding.driver.as_ref().map_or("on no driver".to_string(), |driver| format!("on {driver}"));
+    let text = binding.driver_override.as_ref().map_or("no override".to_string(), |text| format!("override {text:?}"));
     format!("it is {driver}, {text}")
 }

@@ -34,10 +34,5 @@ pub fn forget_record(host: &Host, address: Address) -> StepRecord {
 
 fn store_record(host: &Host, address: Address, step: &'static str, reason: &str) -> StepRecord {
     let path = policy::own_file(host, address);
-    StepRecord {
-        step,
-        target: Some(path.display().to_string()),
-        reason: reason.to_string(),
-        done: false,
-    }
+    StepRecord { step, target: Some(path.display().to_string()), reason: reason.to_string(), done: false }
 }

@@ -31,25 +31,15 @@ pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
 fn named_by(context: &Context, policy: &Policy) -> Result<Vec<Address>> {
     let devices = sysfs::list(&context.host)?;
     for rule in &policy.rules {
-        if let Some(address) =
-            rule.address().filter(|address| devices.iter().all(|device| device.address != *address))
+        if let Some(address) = rule.address().filter(|address| devices.iter().all(|device| device.address != *address))
         {
             context.output.warn(&format!("{}: no device {address} here", rule.file.display()));
         }
     }
-    Ok(devices
-        .iter()
-        .filter(|device| policy.decide(device).is_some())
-        .map(|device| device.address)
-        .collect())
+    Ok(devices.iter().filter(|device| policy.decide(device).is_some()).map(|device| device.address).collect())
 }
 
-fn apply(
-    context: &Context,
-    binder: &Binder<'_>,
-    policy: &Policy,
-    address: Address,
-) -> Result<DeviceResult, Failure> {
+fn apply(context: &Context, binder: &Binder<'_>, policy: &Policy, address: Address) -> Result<DeviceResult, Failure> {
     let device = context.device(address)?;
     match policy.decide(&device) {
         Some(Decision::Rule(rule)) => binder.bind(address, &request(rule)),

@@ -30,10 +30,7 @@ pub fn run(context: &Context, options: &Bind) -> Result<u8> {
             None => Choice::Auto,
             Some(driver) => Choice::parse(driver.as_str())?,
         },
-        manner: Manner {
-            is_strict: options.strict,
-            is_forced: options.force.contains(&Force::Driver),
-        },
+        manner: Manner { is_strict: options.strict, is_forced: options.force.contains(&Force::Driver) },
         is_saving: !options.no_save,
         is_vfio: true,
     };
@@ -100,8 +97,7 @@ impl<'a> Binder<'a> {
         let context = self.context;
         if context.is_dry_run {
             let (device, plan) = self.plan(address, request)?;
-            let steps: Vec<_> =
-                plan.attempts.into_iter().take(1).flat_map(|attempt| attempt.steps).collect();
+            let steps: Vec<_> = plan.attempts.into_iter().take(1).flat_map(|attempt| attempt.steps).collect();
             let mut result = context.planned(&device, &steps, plan.warnings);
             if request.is_saving {
                 result.steps.push(apply::save_record(&context.host, address));
@@ -123,8 +119,7 @@ impl<'a> Binder<'a> {
 
     fn plan(&self, address: Address, request: &Request) -> Result<(Device, BindPlan), Failure> {
         let device = self.context.device(address)?;
-        let unreadable =
-            |error: ReadError| Failure::plain(Kind::Failed, format!("{address}: {error}"));
+        let unreadable = |error: ReadError| Failure::plain(Kind::Failed, format!("{address}: {error}"));
         let candidates = self.chooser.for_device(&device).map_err(unreadable)?;
         let wanted = match &request.choice {
             Choice::None => Wanted::NoDriver,
@@ -137,9 +132,7 @@ impl<'a> Binder<'a> {
                     })
                     .collect(),
             ),
-            Choice::Named(driver) => {
-                Wanted::Named(self.named(&device, driver, &candidates, request)?)
-            }
+            Choice::Named(driver) => Wanted::Named(self.named(&device, driver, &candidates, request)?),
         };
         let facts = gather::facts(&self.context.host, device).map_err(unreadable)?;
         let plan = plan::bind(&facts, &wanted, request.manner)?;
@@ -155,8 +148,7 @@ impl<'a> Binder<'a> {
         request: &Request,
     ) -> Result<Target, Failure> {
         let is_meant = |candidate: &&Candidate| {
-            name.is_spelled_like(candidate.module.as_str())
-                || name.is_spelled_like(candidate.name())
+            name.is_spelled_like(candidate.module.as_str()) || name.is_spelled_like(candidate.name())
         };
         if let Some(candidate) = candidates.iter().find(is_meant) {
             return Ok(Target {
@@ -164,21 +156,13 @@ impl<'a> Binder<'a> {
                 driver: candidate.driver.clone(),
                 state: self.chooser.state(&candidate.module),
                 is_vfio: true,
-                reason: format!(
-                    "as asked for; matches {} ({} of 7 fields open)",
-                    candidate.alias, candidate.wildcards
-                ),
+                reason: format!("as asked for; matches {} ({} of 7 fields open)", candidate.alias, candidate.wildcards),
             });
         }
         let target = self.resolve(name)?;
         if request.manner.is_forced {
-            let is_vfio =
-                request.is_vfio || Catalog::bundled().by_any_name(target.name()).is_some();
-            return Ok(Target {
-                is_vfio,
-                reason: "as asked for, whatever the tables say".to_string(),
-                ..target
-            });
+            let is_vfio = request.is_vfio || Catalog::bundled().by_any_name(target.name()).is_some();
+            return Ok(Target { is_vfio, reason: "as asked for, whatever the tables say".to_string(), ..target });
         }
         Err(not_for_device(device, &target, candidates))
     }
@@ -190,9 +174,7 @@ impl<'a> Binder<'a> {
         let module = module.map_err(|error| Failure::plain(Kind::NoDriver, format!("{error}")))?;
         let registered = sysfs::registered(&self.context.host).unwrap_or_default();
         let reason = "as asked for".to_string();
-        if let Some(driver) =
-            registered.into_iter().find(|driver| driver.is_spelled_like(name.as_str()))
-        {
+        if let Some(driver) = registered.into_iter().find(|driver| driver.is_spelled_like(name.as_str())) {
             return Ok(Target {
                 module: Some(module),
                 driver: Some(driver),
@@ -203,9 +185,7 @@ impl<'a> Binder<'a> {
         }
         let state = self.chooser.state(&module);
         if state == ModuleState::Missing {
-            let kconfig = known
-                .map(|driver| format!("; it is built with {}", driver.kconfig))
-                .unwrap_or_default();
+            let kconfig = known.map(|driver| format!("; it is built with {}", driver.kconfig)).unwrap_or_default();
             return Err(Failure::new(
                 Kind::NoDriver,
                 format!(
@@ -220,26 +200,16 @@ impl<'a> Binder<'a> {
     }
 
     fn draft(&self, device: &Device, choice: &Choice) -> Result<Draft, Failure> {
-        Draft::write(&self.context.host, device.address, &device.modalias, choice).map_err(
-            |error| {
-                let message = format!("{}: {error}; nothing was touched", device.address);
-                match error.source.kind() {
-                    std::io::ErrorKind::PermissionDenied => {
-                        Failure::new(Kind::Permission, message, permission_hint())
-                    }
-                    std::io::ErrorKind::ReadOnlyFilesystem => Failure::new(
-                        Kind::Permission,
-                        message,
-                        "--no-save binds without keeping the choice",
-                    ),
-                    _ => Failure::new(
-                        Kind::Failed,
-                        message,
-                        "--no-save binds without keeping the choice",
-                    ),
+        Draft::write(&self.context.host, device.address, &device.modalias, choice).map_err(|error| {
+            let message = format!("{}: {error}; nothing was touched", device.address);
+            match error.source.kind() {
+                std::io::ErrorKind::PermissionDenied => Failure::new(Kind::Permission, message, permission_hint()),
+                std::io::ErrorKind::ReadOnlyFilesystem => {
+                    Failure::new(Kind::Permission, message, "--no-save binds without keeping the choice")
                 }
-            },
-        )
+                _ => Failure::new(Kind::Failed, message, "--no-save binds without keeping the choice"),
+            }
+        })
     }
 }
 
@@ -262,11 +232,7 @@ fn not_for_device(device: &Device, target: &Target, candidates: &[Candidate]) ->
     let ids = format!("{}:{}", modalias.vendor(), modalias.device());
     let table = match Catalog::bundled().by_any_name(target.name()) {
         Some(driver) => {
-            let ids: Vec<String> = driver
-                .ids
-                .iter()
-                .map(|id| format!("{:04x}:{:04x}", id.vendor, id.device))
-                .collect();
+            let ids: Vec<String> = driver.ids.iter().map(|id| format!("{:04x}:{:04x}", id.vendor, id.device)).collect();
             format!("its table has {}", ids.join(", "))
         }
         None => "it is no VFIO driver that the alias tables name for this device".to_string(),

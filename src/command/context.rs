@@ -37,8 +37,7 @@ pub struct Context {
 impl Context {
     /// Looks at the host that the options name.
     pub fn new(common: &Common) -> Result<Context> {
-        let output =
-            Output { is_json: common.json, color: common.color, is_verbose: common.verbose };
+        let output = Output { is_json: common.json, color: common.color, is_verbose: common.verbose };
         Ok(Context {
             host: Host::new(&common.root, common.kernel.clone())?,
             output,
@@ -64,13 +63,9 @@ impl Context {
         }
         if self.output.is_verbose {
             for oddity in &tables.table.oddities {
-                self.output.note(&format!(
-                    "{}:{}: {}: {}",
-                    oddity.source, oddity.line, oddity.kind, oddity.text
-                ));
+                self.output.note(&format!("{}:{}: {}: {}", oddity.source, oddity.line, oddity.kind, oddity.text));
             }
-            let skipped =
-                tables.table.oddities.iter().filter(|oddity| oddity.kind.is_skipped()).count();
+            let skipped = tables.table.oddities.iter().filter(|oddity| oddity.kind.is_skipped()).count();
             if skipped > 0 {
                 self.output.note(&format!("{skipped} malformed lines skipped"));
             }
@@ -92,10 +87,7 @@ impl Context {
             Ok(Some(device)) => Ok(device),
             Ok(None) => Err(Failure::new(
                 Kind::NoDevice,
-                format!(
-                    "no PCI device {address} ({} is not there)",
-                    self.host.device(address).display()
-                ),
+                format!("no PCI device {address} ({} is not there)", self.host.device(address).display()),
                 "'vfioctl list' shows those there are",
             )),
             Err(error) => Err(Failure::plain(Kind::Failed, format!("{address}: {error}"))),
@@ -144,10 +136,8 @@ impl Context {
                     loop {
                         let next = queue.lock().expect("no thread panics with the queue").next();
                         let Some((index, &address)) = next else { break };
-                        let result = work(address)
-                            .unwrap_or_else(|failure| self.untouched(address, failure));
-                        results.lock().expect("no thread panics with the results")[index] =
-                            Some(result);
+                        let result = work(address).unwrap_or_else(|failure| self.untouched(address, failure));
+                        results.lock().expect("no thread panics with the results")[index] = Some(result);
                     }
                 });
             }
@@ -177,9 +167,7 @@ pub fn distinct(addresses: &[Address]) -> Vec<Address> {
 /// What the policy says about a device, for showing.
 pub fn policy_view(policy: &Policy, device: &Device) -> Option<PolicyView> {
     match policy.decide(device)? {
-        Decision::Rule(rule) => {
-            Some(PolicyView { driver: rule.driver.clone(), file: rule.file.display().to_string() })
-        }
+        Decision::Rule(rule) => Some(PolicyView { driver: rule.driver.clone(), file: rule.file.display().to_string() }),
         Decision::OtherDevice(_) => None,
     }
 }

@@ -66,19 +66,13 @@ pub fn run(context: &Context) -> Result<u8> {
             architectures: Vec::new(),
             state,
             remark: Some(
-                if state == ModuleState::Missing {
-                    missing
-                } else {
-                    "not in the bundled catalogue"
-                }
-                .to_string(),
+                if state == ModuleState::Missing { missing } else { "not in the bundled catalogue" }.to_string(),
             ),
             is_known: false,
             devices: driver.and_then(|driver| bound.get(&driver).cloned()).unwrap_or_default(),
         });
     }
-    let has_variant =
-        views.iter().any(|view| view.module != "vfio_pci" && view.state != ModuleState::Missing);
+    let has_variant = views.iter().any(|view| view.module != "vfio_pci" && view.state != ModuleState::Missing);
     let summary = (!has_variant).then(|| {
         format!(
             "Kernel {release} was built without any variant driver (as Debian's kernels are), so vfio-pci is the best there is \
@@ -97,22 +91,11 @@ struct KernelConfig {
 
 impl KernelConfig {
     fn read(context: &Context, release: &str) -> KernelConfig {
-        let text = context
-            .host
-            .kernel_configs(release)
-            .iter()
-            .find_map(|path| fs::read_to_string(path).ok());
+        let text = context.host.kernel_configs(release).iter().find_map(|path| fs::read_to_string(path).ok());
         // The configuration names its architecture; without one, only this machine's own is known.
-        let marks = [
-            ("CONFIG_X86_64=y", "x86_64"),
-            ("CONFIG_ARM64=y", "aarch64"),
-            ("CONFIG_S390=y", "s390x"),
-        ];
+        let marks = [("CONFIG_X86_64=y", "x86_64"), ("CONFIG_ARM64=y", "aarch64"), ("CONFIG_S390=y", "s390x")];
         let architecture = match &text {
-            Some(text) => marks
-                .iter()
-                .find(|(mark, _)| text.lines().any(|line| line == *mark))
-                .map(|(_, name)| *name),
+            Some(text) => marks.iter().find(|(mark, _)| text.lines().any(|line| line == *mark)).map(|(_, name)| *name),
             None => context.host.is_this_machine().then_some(std::env::consts::ARCH),
         };
         KernelConfig { text, architecture }
@@ -121,11 +104,7 @@ impl KernelConfig {
     /// Why a kernel has not got a driver, the surest reason first.
     fn why_missing(&self, driver: &Driver, release: &str) -> String {
         if let Some(here) = self.architecture.filter(|here| !driver.runs_on(here)) {
-            return format!(
-                "{}: for {} only, not for {here}",
-                driver.title,
-                driver.architectures.join(", ")
-            );
+            return format!("{}: for {} only, not for {here}", driver.title, driver.architectures.join(", "));
         }
         if KernelVersion::parse(release).is_some_and(|version| version < driver.first_kernel) {
             return format!("{}: in kernels from {} on", driver.title, driver.first_kernel);

@@ -25,9 +25,7 @@ pub fn run(context: &Context, options: &List) -> Result<u8> {
 
     let mut views = Vec::new();
     for device in devices.iter().filter(|device| is_wanted(options, device)) {
-        if options.vfio
-            && !(device.driver.is_some() && Device::is_vfio_device(&context.host, device.address)?)
-        {
+        if options.vfio && !(device.driver.is_some() && Device::is_vfio_device(&context.host, device.address)?) {
             continue;
         }
         let pf_driver = device.pf.and_then(|pf| drivers.get(&pf)?.as_ref());

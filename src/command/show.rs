@@ -30,8 +30,7 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
         None => None,
     };
     let vfio_devices = Device::vfio_devices(&context.host, address)?;
-    let class_name =
-        names.class.unwrap_or_else(|| class::name(&device.modalias.class()).to_string());
+    let class_name = names.class.unwrap_or_else(|| class::name(&device.modalias.class()).to_string());
     let view = DeviceView::new(&device, names.device, best, policy_view(&policy, &device));
     let facts = gather::facts(&context.host, device)?;
     let nodes = nodes(context, &facts, &vfio_devices);
@@ -43,14 +42,11 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
             .siblings
             .iter()
             .filter(|sibling| sibling.blocks_group())
-            .filter_map(|sibling| {
-                Some(Blocker { address: sibling.address, driver: sibling.driver.clone()? })
-            })
+            .filter_map(|sibling| Some(Blocker { address: sibling.address, driver: sibling.driver.clone()? }))
             .collect(),
         is_direct_mapped: group.is_direct_mapped,
     });
-    let view =
-        ShowView { device: view, class_name, pf_driver, group, vfio_devices, nodes, candidates };
+    let view = ShowView { device: view, class_name, pf_driver, group, vfio_devices, nodes, candidates };
     report::show(context.output, &view)?;
     Ok(0)
 }
@@ -64,15 +60,8 @@ fn nodes(context: &Context, facts: &Facts, vfio_devices: &[String]) -> Vec<Strin
     let directory = context.host.vfio_nodes();
     let group = facts.group.iter().flat_map(|group| {
         // A group that stands in for a missing IOMMU has a name of its own (`drivers/vfio/group.c`).
-        [
-            directory.join(group.number.to_string()),
-            directory.join(format!("noiommu-{}", group.number)),
-        ]
+        [directory.join(group.number.to_string()), directory.join(format!("noiommu-{}", group.number))]
     });
     let devices = vfio_devices.iter().map(|name| directory.join("devices").join(name));
-    group
-        .chain(devices)
-        .filter(|path| path.exists())
-        .map(|path| path.display().to_string())
-        .collect()
+    group.chain(devices).filter(|path| path.exists()).map(|path| path.display().to_string()).collect()
 }

@@ -36,17 +36,12 @@ impl Found {
             return 0;
         }
         let failure = match &self.device {
-            Some(device) if device.is_bridge() => Failure::plain(
-                Kind::NoDriver,
-                format!("{} is a bridge: no VFIO driver takes one", device.address),
-            ),
+            Some(device) if device.is_bridge() => {
+                Failure::plain(Kind::NoDriver, format!("{} is a bridge: no VFIO driver takes one", device.address))
+            }
             _ => Failure::new(
                 Kind::NoDriver,
-                format!(
-                    "no VFIO driver of kernel {} can be used for {}",
-                    self.release,
-                    self.modalias.as_str()
-                ),
+                format!("no VFIO driver of kernel {} can be used for {}", self.release, self.modalias.as_str()),
                 "see 'vfioctl drivers' for what this kernel has",
             ),
         };
@@ -55,11 +50,7 @@ impl Found {
     }
 }
 
-fn find(
-    context: &Context,
-    subject: &Subject,
-    chooser: Chooser<'_>,
-) -> Result<Result<Found, Failure>> {
+fn find(context: &Context, subject: &Subject, chooser: Chooser<'_>) -> Result<Result<Found, Failure>> {
     let (device, modalias, candidates) = match (subject.address, &subject.modalias) {
         (Some(address), _) => {
             let device = match context.device(address) {
@@ -69,9 +60,7 @@ fn find(
             let candidates = chooser.for_device(&device)?;
             (Some(device.clone()), device.modalias, candidates)
         }
-        (None, Some(modalias)) => {
-            (None, modalias.clone(), chooser.candidates(modalias, &Position::Unknown)?)
-        }
+        (None, Some(modalias)) => (None, modalias.clone(), chooser.candidates(modalias, &Position::Unknown)?),
         (None, None) => unreachable!("clap asks for one of them"),
     };
     let tables = chooser.tables;
@@ -80,9 +69,7 @@ fn find(
         .oddities
         .iter()
         .filter(|oddity| oddity.kind == OddityKind::LowerCaseHex)
-        .map(|oddity| {
-            format!("{}:{}: {}: {}", oddity.source, oddity.line, oddity.kind, oddity.text)
-        })
+        .map(|oddity| format!("{}:{}: {}: {}", oddity.source, oddity.line, oddity.kind, oddity.text))
         .collect();
     Ok(Ok(Found { device, modalias, candidates, release: tables.release, lower_case }))
 }
@@ -95,10 +82,9 @@ pub fn run_match(context: &Context, subject: &Subject) -> Result<u8> {
     };
     let best = found.best();
     if let Some(best) = best.as_ref().filter(|best| best.driver.is_none()) {
-        context.output.warn(&format!(
-            "{} is the module's name: the driver's is known once the module is loaded",
-            best.module
-        ));
+        context
+            .output
+            .warn(&format!("{} is the module's name: the driver's is known once the module is loaded", best.module));
     }
     report::show_match(
         context.output,

@@ -24,12 +24,7 @@ pub fn run(context: &Context, options: &Unbind) -> Result<u8> {
     context.conclude("unbind", &results)
 }
 
-fn unbind(
-    context: &Context,
-    binder: &Binder<'_>,
-    address: Address,
-    options: &Unbind,
-) -> Result<DeviceResult, Failure> {
+fn unbind(context: &Context, binder: &Binder<'_>, address: Address, options: &Unbind) -> Result<DeviceResult, Failure> {
     let target = options.driver.as_ref().map(|driver| binder.resolve(driver)).transpose()?;
     let plan = || -> Result<(Device, Vec<Step>, Vec<String>), Failure> {
         let device = context.device(address)?;
@@ -37,12 +32,8 @@ fn unbind(
         let facts = gather::facts(&context.host, device).map_err(unreadable)?;
         let steps = plan::unbind(&facts, target.as_ref())?;
         let mut warnings = Vec::new();
-        if let Some(driver) =
-            facts.device.driver.as_ref().filter(|_| facts.is_vfio_device && steps.is_empty())
-        {
-            warnings.push(format!(
-                "driver {driver} has made it a VFIO device by itself: it was left alone"
-            ));
+        if let Some(driver) = facts.device.driver.as_ref().filter(|_| facts.is_vfio_device && steps.is_empty()) {
+            warnings.push(format!("driver {driver} has made it a VFIO device by itself: it was left alone"));
         }
         Ok((facts.device, steps, warnings))
     };
@@ -55,9 +46,7 @@ fn unbind(
         return Ok(result);
     }
     // A choice for a device that is gone can be forgotten all the same.
-    if let (Err(failure), true) =
-        (context.device(address), policy::has_own_file(&context.host, address))
-    {
+    if let (Err(failure), true) = (context.device(address), policy::has_own_file(&context.host, address)) {
         if !options.no_save {
             return forget_absent(context, address, failure);
         }
@@ -77,10 +66,7 @@ fn unbind(
 fn remarks(context: &Context, before: &Device, result: &DeviceResult) -> Vec<String> {
     let mut remarks = Vec::new();
     if result.driver.is_none() && before.driver.is_some() {
-        remarks.push(
-            "no native driver took it: none that this kernel has loaded knows the device"
-                .to_string(),
-        );
+        remarks.push("no native driver took it: none that this kernel has loaded knows the device".to_string());
     }
     let (policy, _) = context.policy();
     if let Some(Decision::Rule(rule)) = policy.decide(before) {
@@ -93,20 +79,14 @@ fn remarks(context: &Context, before: &Device, result: &DeviceResult) -> Vec<Str
     remarks
 }
 
-fn forget_absent(
-    context: &Context,
-    address: Address,
-    failure: Failure,
-) -> Result<DeviceResult, Failure> {
+fn forget_absent(context: &Context, address: Address, failure: Failure) -> Result<DeviceResult, Failure> {
     let mut result = context.untouched(address, failure);
     match policy::forget(&context.host, address) {
         Ok(_) => {
             result.outcome = Outcome::Unbound;
             result.persisted = false;
             result.error = None;
-            result
-                .warnings
-                .push("the device is not there; the choice kept for it is forgotten".to_string());
+            result.warnings.push("the device is not there; the choice kept for it is forgotten".to_string());
             Ok(result)
         }
         Err(error) => Err(Failure::plain(Kind::Failed, format!("{address}: {error}"))),

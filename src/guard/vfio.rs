@@ -71,8 +71,7 @@ mod tests {
         fs::create_dir_all(root.path().join("proc/sys")).unwrap();
         let host = Host::new(root.path(), None).unwrap();
         let found = holders(&host, Some(7), &["vfio0".to_string()]);
-        let found: Vec<(u32, &str)> =
-            found.iter().map(|holder| (holder.pid, holder.command.as_str())).collect();
+        let found: Vec<(u32, &str)> = found.iter().map(|holder| (holder.pid, holder.command.as_str())).collect();
         assert_eq!(found, [(41, "qemu-system-x86"), (43, "new-vm")]);
         assert!(holders(&host, None, &[]).is_empty());
     }

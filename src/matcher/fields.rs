@@ -16,10 +16,8 @@ pub fn split(alias: &str) -> Option<[&str; FIELDS]> {
     static SHAPE: OnceLock<Regex> = OnceLock::new();
     let shape = SHAPE.get_or_init(|| {
         let field = "([!-~]*)";
-        Regex::new(&format!(
-            "^vfio[-_]pci:v{field}d{field}sv{field}sd{field}bc{field}sc{field}i{field}$"
-        ))
-        .expect("a constant pattern")
+        Regex::new(&format!("^vfio[-_]pci:v{field}d{field}sv{field}sd{field}bc{field}sc{field}i{field}$"))
+            .expect("a constant pattern")
     });
     let (_, fields) = shape.captures(alias)?.extract();
     Some(fields)
@@ -38,13 +36,9 @@ mod tests {
             split("vfio_pci:v000010DEd00002342sv*sd*bc03sc02i00*"),
             Some(["000010DE", "00002342", "*", "*", "03", "02", "00*"])
         );
-        for other in [
-            "",
-            "vfio_pci:*",
-            "pci:v*d*sv*sd*bc*sc*i*",
-            "vfio_pci:v*d*sv*sd*bc*sc*",
-            "vfio_pci:v* d*sv*sd*bc*sc*i*",
-        ] {
+        for other in
+            ["", "vfio_pci:*", "pci:v*d*sv*sd*bc*sc*i*", "vfio_pci:v*d*sv*sd*bc*sc*", "vfio_pci:v* d*sv*sd*bc*sc*i*"]
+        {
             assert_eq!(split(other), None, "{other}");
         }
     }

@@ -15,14 +15,10 @@ pub struct Modalias {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModaliasError {
     /// It has the shape, but with hex digits in lower case, which match no alias.
-    #[error(
-        "modalias '{0}' has lower-case hex digits; the kernel's are upper-case and matching is exact"
-    )]
+    #[error("modalias '{0}' has lower-case hex digits; the kernel's are upper-case and matching is exact")]
     LowerCase(String),
     /// It is something else.
-    #[error(
-        "'{0}' is not a PCI modalias (like pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00)"
-    )]
+    #[error("'{0}' is not a PCI modalias (like pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00)")]
     Shape(String),
 }
 
@@ -36,20 +32,12 @@ const SUBCLASS: usize = 48;
 const INTERFACE: usize = 51;
 
 /// Where each field stands, and how wide it is.
-const PLACES: [(usize, usize); fields::FIELDS] = [
-    (VENDOR, 8),
-    (DEVICE, 8),
-    (SUBVENDOR, 8),
-    (SUBDEVICE, 8),
-    (CLASS, 2),
-    (SUBCLASS, 2),
-    (INTERFACE, 2),
-];
+const PLACES: [(usize, usize); fields::FIELDS] =
+    [(VENDOR, 8), (DEVICE, 8), (SUBVENDOR, 8), (SUBDEVICE, 8), (CLASS, 2), (SUBCLASS, 2), (INTERFACE, 2)];
 
 /// Seven fields of upper-case hex digits, as wide as the kernel prints them.
 fn is_modalias(text: &str) -> bool {
-    let is_hex =
-        |field: &str| field.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+    let is_hex = |field: &str| field.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
     fields::split(&format!("vfio_{text}")).is_some_and(|fields| {
         fields.iter().zip(PLACES).all(|(field, (_, width))| field.len() == width && is_hex(field))
     })
@@ -74,9 +62,7 @@ impl FromStr for Modalias {
             return Ok(Modalias { text: modalias.to_string() });
         }
         match in_upper_case(modalias) {
-            Some(upper) if is_modalias(&upper) => {
-                Err(ModaliasError::LowerCase(modalias.to_string()))
-            }
+            Some(upper) if is_modalias(&upper) => Err(ModaliasError::LowerCase(modalias.to_string())),
             _ => Err(ModaliasError::Shape(text.escape_default().to_string())),
         }
     }
@@ -99,8 +85,7 @@ impl Modalias {
     }
 
     fn id_number(&self, offset: usize) -> u16 {
-        u16::from_str_radix(&self.text[offset + 4..offset + 8], 16)
-            .expect("hex digits, checked when it was read")
+        u16::from_str_radix(&self.text[offset + 4..offset + 8], 16).expect("hex digits, checked when it was read")
     }
 
     /// The vendor id.

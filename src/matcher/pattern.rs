@@ -51,8 +51,7 @@ impl Pattern {
     /// commit cc6711b0bf36) and libvirt's (`virPCIDeviceFindBestVFIOVariant`). A field that is only in part a wildcard
     /// (`i01*`) is not counted. A pattern of any other shape pins nothing down for certain, and counts as all seven.
     pub fn wildcards(&self) -> usize {
-        fields::split(&self.text)
-            .map_or(FIELDS, |fields| fields.iter().filter(|field| **field == "*").count())
+        fields::split(&self.text).map_or(FIELDS, |fields| fields.iter().filter(|field| **field == "*").count())
     }
 
     /// A lower-case hex digit in an id or class: the kernel prints upper-case, so this pattern matches no device. Every
@@ -290,17 +289,12 @@ mod tests {
             [b'\\'] => false,
             [b'\\', c, rest @ ..] => key.first() == Some(c) && plain_fnmatch(rest, &key[1..]),
             [b'[', rest @ ..] => match rest.iter().skip(2).position(|b| *b == b']') {
-                _ if rest.first() == Some(&b']') => {
-                    key.first() == Some(&b'[') && plain_fnmatch(rest, &key[1..])
-                }
+                _ if rest.first() == Some(&b']') => key.first() == Some(&b'[') && plain_fnmatch(rest, &key[1..]),
                 // The generator below writes only `[xy]` and `[!xy]`.
                 Some(at) => {
                     let (set, rest) = (&rest[..at + 2], &rest[at + 3..]);
-                    let (negated, set) =
-                        if set[0] == b'!' { (true, &set[1..]) } else { (false, set) };
-                    !key.is_empty()
-                        && set.contains(&key[0]) != negated
-                        && plain_fnmatch(rest, &key[1..])
+                    let (negated, set) = if set[0] == b'!' { (true, &set[1..]) } else { (false, set) };
+                    !key.is_empty() && set.contains(&key[0]) != negated && plain_fnmatch(rest, &key[1..])
                 }
                 None => false,
             },

@@ -43,8 +43,7 @@ pub fn rank(table: &Table, modalias: &Modalias) -> Vec<Match> {
         if matches.iter().any(|earlier| earlier.module == entry.module) {
             continue;
         }
-        let tied_with_previous =
-            matches.last().is_some_and(|previous| previous.wildcards == wildcards);
+        let tied_with_previous = matches.last().is_some_and(|previous| previous.wildcards == wildcards);
         matches.push(Match {
             module: entry.module.clone(),
             alias: entry.pattern.as_str().to_string(),
@@ -63,17 +62,12 @@ mod tests {
     fn ranked(lines: &str) -> Vec<String> {
         let mut table = Table::default();
         for line in lines.lines() {
-            table
-                .read_modules_alias(std::io::Cursor::new(format!("alias vfio_pci:{line}\n")))
-                .unwrap();
+            table.read_modules_alias(std::io::Cursor::new(format!("alias vfio_pci:{line}\n"))).unwrap();
         }
         assert!(table.oddities.is_empty());
         let modalias = "pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00".parse().unwrap();
         let tie = |m: &Match| if m.tied_with_previous { "=" } else { "" };
-        rank(&table, &modalias)
-            .iter()
-            .map(|m| format!("{}{}:{}", tie(m), m.module, m.wildcards))
-            .collect()
+        rank(&table, &modalias).iter().map(|m| format!("{}{}:{}", tie(m), m.module, m.wildcards)).collect()
     }
 
     const GENERIC: &str = "v*d*sv*sd*bc*sc*i* vfio_pci";
@@ -87,10 +81,7 @@ mod tests {
 
     #[test]
     fn other_ids_do_not_match() {
-        assert_eq!(
-            ranked(&format!("{GENERIC}\nv000015B3d0000101Fsv*sd*bc*sc*i* other")),
-            ["vfio_pci:7"]
-        );
+        assert_eq!(ranked(&format!("{GENERIC}\nv000015B3d0000101Fsv*sd*bc*sc*i* other")), ["vfio_pci:7"]);
         assert_eq!(ranked("v000015B3d0000101Fsv*sd*bc*sc*i* other"), Vec::<String>::new());
     }
 
@@ -112,18 +103,13 @@ mod tests {
 
     #[test]
     fn among_catch_alls_vfio_pci_is_first() {
-        assert_eq!(
-            ranked(&format!("v*d*sv*sd*bc*sc*i* poweroff_pci\n{GENERIC}")),
-            ["vfio_pci:7", "=poweroff_pci:7"]
-        );
+        assert_eq!(ranked(&format!("v*d*sv*sd*bc*sc*i* poweroff_pci\n{GENERIC}")), ["vfio_pci:7", "=poweroff_pci:7"]);
     }
 
     #[test]
     fn duplicates_count_once() {
         assert_eq!(
-            ranked(&format!(
-                "{MLX5}\n{MLX5}\nv*d*sv*sd*bc02sc*i* mlx5_vfio_pci\n{GENERIC}\n{GENERIC}"
-            )),
+            ranked(&format!("{MLX5}\n{MLX5}\nv*d*sv*sd*bc02sc*i* mlx5_vfio_pci\n{GENERIC}\n{GENERIC}")),
             ["mlx5_vfio_pci:5", "vfio_pci:7"]
         );
     }

@@ -194,11 +194,7 @@ impl Table {
 
 /// Hands over a file piece by piece, cut only behind a separator, with each piece's offset. A piece fits the processor's
 /// cache; to map or hold the whole file costs a page fault for every 4 KiB of it, which is most of what a look-up takes.
-fn for_whole_records(
-    mut file: impl Read,
-    separator: u8,
-    mut visit: impl FnMut(&[u8], usize),
-) -> io::Result<()> {
+fn for_whole_records(mut file: impl Read, separator: u8, mut visit: impl FnMut(&[u8], usize)) -> io::Result<()> {
     let mut buffer = vec![0; 32 * 1024];
     let (mut filled, mut offset) = (0, 0);
     loop {
@@ -225,11 +221,7 @@ fn for_whole_records(
 }
 
 /// Turns offsets of oddities into record numbers, from 1: a second look at the file, which only an odd one needs.
-fn number_records(
-    mut file: impl Read + Seek,
-    separator: u8,
-    oddities: &mut [Oddity],
-) -> io::Result<()> {
+fn number_records(mut file: impl Read + Seek, separator: u8, oddities: &mut [Oddity]) -> io::Result<()> {
     if oddities.is_empty() {
         return Ok(());
     }
@@ -296,18 +288,14 @@ mod tests {
 
     #[test]
     fn a_pattern_may_have_spaces() {
-        assert_eq!(
-            pairs(&read("alias vfio_pci:some card* card\n")),
-            [("vfio_pci:some card*", "card")]
-        );
+        assert_eq!(pairs(&read("alias vfio_pci:some card* card\n")), [("vfio_pci:some card*", "card")]);
     }
 
     #[test]
     fn malformed_lines_are_skipped_and_counted() {
         let table = read("alias vfio_pci:v*\nalias vfio_pci:v[ a\n\nalias vfio_pci:v* ok\n");
         assert_eq!(pairs(&table), [("vfio_pci:v*", "ok")]);
-        let odd: Vec<(usize, OddityKind)> =
-            table.oddities.iter().map(|o| (o.line, o.kind)).collect();
+        let odd: Vec<(usize, OddityKind)> = table.oddities.iter().map(|o| (o.line, o.kind)).collect();
         assert_eq!(odd, [(1, OddityKind::NoModule), (2, OddityKind::UnbalancedBracket)]);
         assert!(table.oddities.iter().all(|o| o.kind.is_skipped()));
     }
@@ -330,8 +318,7 @@ mod tests {
     #[test]
     fn builtin_modinfo_records() {
         let mut table = Table::default();
-        let modinfo: &[u8] =
-            b"vfio_pci.license=GPL v2\0vfio_pci.alias=vfio_pci:v*d*sv*sd*bc*sc*i*\0\
+        let modinfo: &[u8] = b"vfio_pci.license=GPL v2\0vfio_pci.alias=vfio_pci:v*d*sv*sd*bc*sc*i*\0\
               8250.alias=pnp:d\0mlx5-vfio-pci.alias=vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*\0";
         table.read_builtin_modinfo(Cursor::new(modinfo)).unwrap();
         assert_eq!(
@@ -346,8 +333,7 @@ mod tests {
 
     #[test]
     fn a_table_of_more_than_8_mib() {
-        let mut text =
-            "alias pci:v00008086d00001234sv*sd*bc*sc*i* some_native_driver\n".repeat(160_000);
+        let mut text = "alias pci:v00008086d00001234sv*sd*bc*sc*i* some_native_driver\n".repeat(160_000);
         assert!(text.len() > 8 << 20);
         text.push_str("alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n");
         assert_eq!(pairs(&read(&text)), [("vfio_pci:v*d*sv*sd*bc*sc*i*", "vfio_pci")]);

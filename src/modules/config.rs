@@ -34,16 +34,13 @@ pub enum ConfigError {
 pub fn read(host: &Host, table: &mut Table) -> Result<Blacklist, ConfigError> {
     let mut blacklist = Blacklist::new();
     for path in drop_in::files(&host.modprobe_directories(), ".conf")? {
-        let bytes =
-            fs::read(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let bytes = fs::read(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
         for (number, line) in logical_lines(&String::from_utf8_lossy(&bytes)) {
             match line.trim().split_once([' ', '\t']) {
                 Some(("alias", rest)) => table.read_modprobe_alias(rest.trim(), number),
                 Some(("blacklist", module)) => {
                     if let Ok(module) = module.trim().parse() {
-                        blacklist
-                            .entry(module)
-                            .or_insert_with(|| format!("{}:{number}", path.display()));
+                        blacklist.entry(module).or_insert_with(|| format!("{}:{number}", path.display()));
                     }
                 }
                 _ => {}
@@ -89,12 +86,7 @@ mod tests {
         let text = "# no\nalias a b\nblacklist \\\n  c\n\nlast";
         assert_eq!(
             logical_lines(text),
-            [
-                (2, "alias a b".into()),
-                (3, "blacklist   c".into()),
-                (5, String::new()),
-                (6, "last".into())
-            ]
+            [(2, "alias a b".into()), (3, "blacklist   c".into()), (5, String::new()), (6, "last".into())]
         );
     }
 
@@ -104,11 +96,7 @@ mod tests {
         let directory = root.path().join("etc/modprobe.d");
         fs::create_dir_all(&directory).unwrap();
         fs::create_dir_all(root.path().join("proc")).unwrap();
-        fs::write(
-            root.path().join("proc/cmdline"),
-            "quiet modprobe.blacklist=qat-vfio-pci,ism_vfio_pci\n",
-        )
-        .unwrap();
+        fs::write(root.path().join("proc/cmdline"), "quiet modprobe.blacklist=qat-vfio-pci,ism_vfio_pci\n").unwrap();
         fs::write(
             directory.join("vfio.conf"),
             "blacklist mlx5-vfio-pci\nalias vfio_pci:v1* my-driver\nalias eth0 e1000\n",

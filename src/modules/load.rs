@@ -28,8 +28,7 @@ pub enum LoadError {
 /// Loads a module by its name. Never by an alias: for `vfio_pci:` aliases modprobe loads every match, the generic driver
 /// first.
 pub fn load(host: &Host, module: &ModuleName, timeout: Duration) -> Result<(), LoadError> {
-    let Finished { status, stderr } =
-        process::run(modprobe(host).args(["--", module.as_str()]), timeout)?;
+    let Finished { status, stderr } = process::run(modprobe(host).args(["--", module.as_str()]), timeout)?;
     if status.success() {
         return Ok(());
     }

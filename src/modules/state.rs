@@ -43,19 +43,11 @@ impl<'a> Modules<'a> {
         Modules {
             host,
             installed: list("modules.dep").map(|text| {
-                let paths =
-                    text.lines().filter_map(|line| line.split_once(':')).map(|(path, _)| path);
+                let paths = text.lines().filter_map(|line| line.split_once(':')).map(|(path, _)| path);
                 // A file that modules.dep names may be gone since.
-                paths
-                    .filter(|path| directory.join(path).exists())
-                    .filter_map(module_of_path)
-                    .collect()
+                paths.filter(|path| directory.join(path).exists()).filter_map(module_of_path).collect()
             }),
-            built_in: list("modules.builtin")
-                .unwrap_or_default()
-                .lines()
-                .filter_map(module_of_path)
-                .collect(),
+            built_in: list("modules.builtin").unwrap_or_default().lines().filter_map(module_of_path).collect(),
         }
     }
 
@@ -88,10 +80,7 @@ impl<'a> Modules<'a> {
         }
         // Built into a kernel before 6.12, it has no drivers directory; the driver may be there under either spelling.
         let spellings = [module.as_str().to_string(), module.as_str().replace('_', "-")];
-        let found = spellings
-            .iter()
-            .filter_map(|name| name.parse().ok())
-            .find(|name| sysfs::is_registered(host, name));
+        let found = spellings.iter().filter_map(|name| name.parse().ok()).find(|name| sysfs::is_registered(host, name));
         Ok(found)
     }
 }

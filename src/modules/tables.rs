@@ -58,9 +58,7 @@ impl Tables {
         let aliases = directory.join("modules.alias");
         let is_there = read_if_there(&aliases, |file| table.read_modules_alias(file))?;
         let missing = (!is_there).then_some(aliases);
-        read_if_there(&directory.join("modules.builtin.modinfo"), |file| {
-            table.read_builtin_modinfo(file)
-        })?;
+        read_if_there(&directory.join("modules.builtin.modinfo"), |file| table.read_builtin_modinfo(file))?;
         add_registered(host, &mut table)?;
         if missing.is_some() && !table.names("vfio_pci") {
             table.add_assumed_generic();
@@ -87,10 +85,7 @@ fn add_registered(host: &Host, table: &mut Table) -> Result<(), TableError> {
 }
 
 /// Reads a file; `false` where there is none.
-fn read_if_there(
-    path: &Path,
-    read: impl FnOnce(File) -> io::Result<()>,
-) -> Result<bool, TableError> {
+fn read_if_there(path: &Path, read: impl FnOnce(File) -> io::Result<()>) -> Result<bool, TableError> {
     match File::open(path).and_then(read) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -121,9 +121,10 @@ impl Selector {
         self.address.is_none_or(|address| address == device.address)
             && self.pf.is_none_or(|pf| Some(pf) == device.pf)
             && self.id.as_ref().is_none_or(|id| *id == pair(modalias.vendor(), modalias.device()))
-            && self.subsystem.as_ref().is_none_or(|id| {
-                *id == pair(modalias.subsystem_vendor(), modalias.subsystem_device())
-            })
+            && self
+                .subsystem
+                .as_ref()
+                .is_none_or(|id| *id == pair(modalias.subsystem_vendor(), modalias.subsystem_device()))
             && self.class.as_ref().is_none_or(|class| class.matches(&modalias.class()))
     }
 }
@@ -155,8 +156,7 @@ impl Policy {
         if let Some(rule) = self.rules.iter().rev().find(|rule| rule.selector.holds(device)) {
             return Some(Decision::Rule(rule));
         }
-        let elsewhere =
-            self.rules.iter().rev().find(|rule| rule.selector.address == Some(device.address))?;
+        let elsewhere = self.rules.iter().rev().find(|rule| rule.selector.address == Some(device.address))?;
         Some(Decision::OtherDevice(elsewhere))
     }
 }
@@ -174,13 +174,14 @@ impl Rule {
 }
 
 fn parse(text: &str, path: &std::path::Path) -> Result<Vec<Rule>, String> {
-    let file: File =
-        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
+    let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
     let mut rules = Vec::with_capacity(file.device.len());
     for Table { address, id, subsystem, class, pf, driver } in file.device {
         let selector = Selector { address, id, subsystem, class, pf };
         if selector.is_empty() {
-            return Err("a [[device]] without any of address, id, subsystem, class, pf would be about every device".into());
+            return Err(
+                "a [[device]] without any of address, id, subsystem, class, pf would be about every device".into()
+            );
         }
         rules.push(Rule { selector, driver, file: path.to_path_buf() });
     }
@@ -196,9 +197,7 @@ fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::
     let text = String::deserialize(deserializer)?;
     let is_id = |id: &str| id.len() == 4 && id.bytes().all(|b| b.is_ascii_hexdigit());
     match text.split_once(':') {
-        Some((vendor, device)) if is_id(vendor) && is_id(device) => {
-            Ok(Some(text.to_ascii_lowercase()))
-        }
+        Some((vendor, device)) if is_id(vendor) && is_id(device) => Ok(Some(text.to_ascii_lowercase())),
         _ => Err(de::Error::custom(format!(
             "'{}' is not VENDOR:DEVICE, four hex digits each (like 15b3:101e)",
             text.escape_default()
@@ -209,9 +208,7 @@ fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::
 /// A class by name or by hex digits, as `list --class` takes it.
 fn class<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ClassFilter>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse()
-        .map(Some)
-        .map_err(|error| de::Error::custom(format!("'{}' is {error}", text.escape_default())))
+    text.parse().map(Some).map_err(|error| de::Error::custom(format!("'{}' is {error}", text.escape_default())))
 }
 
 impl Choice {
@@ -303,17 +300,15 @@ mod tests {
 
     #[test]
     fn the_last_rule_wins() {
-        let rules = policy(
-            "[[device]]\nclass = '02'\ndriver = 'auto'\n[[device]]\nid = '15b3:101e'\ndriver = 'vfio-pci'",
-        );
+        let rules =
+            policy("[[device]]\nclass = '02'\ndriver = 'auto'\n[[device]]\nid = '15b3:101e'\ndriver = 'vfio-pci'");
         let Some(Decision::Rule(rule)) = rules.decide(&vf()) else { panic!() };
         assert_eq!(rule.driver.to_string(), "vfio-pci");
     }
 
     #[test]
     fn another_device_at_the_address_is_left_alone() {
-        let rules =
-            policy("[[device]]\naddress = '0000:3b:00.1'\nid = '8086:1572'\ndriver = 'auto'");
+        let rules = policy("[[device]]\naddress = '0000:3b:00.1'\nid = '8086:1572'\ndriver = 'auto'");
         assert!(matches!(rules.decide(&vf()), Some(Decision::OtherDevice(_))));
         // ... unless another rule is about it.
         let rules = policy(

@@ -43,12 +43,7 @@ pub fn has_own_file(host: &Host, address: Address) -> bool {
 impl Draft {
     /// Writes the choice for a device beside its place, so that a full disk or a read-only /etc shows before the device
     /// is touched.
-    pub fn write(
-        host: &Host,
-        address: Address,
-        modalias: &Modalias,
-        driver: &Choice,
-    ) -> Result<Draft, StoreError> {
+    pub fn write(host: &Host, address: Address, modalias: &Modalias, driver: &Choice) -> Result<Draft, StoreError> {
         let path = own_file(host, address);
         let directory = parent(&path);
         let text = format!(
@@ -70,8 +65,7 @@ impl Draft {
             file.as_file().sync_all()?;
             Ok(file)
         };
-        let file =
-            write().map_err(|source| StoreError { action: "write", path: path.clone(), source })?;
+        let file = write().map_err(|source| StoreError { action: "write", path: path.clone(), source })?;
         Ok(Draft { file, path })
     }
 
@@ -138,9 +132,7 @@ mod tests {
             pf: None,
             vfs: Vec::new(),
         };
-        assert!(
-            matches!(policy.decide(&device), Some(Decision::Rule(rule)) if rule.driver == Choice::Auto)
-        );
+        assert!(matches!(policy.decide(&device), Some(Decision::Rule(rule)) if rule.driver == Choice::Auto));
 
         assert!(forget(&host, address).unwrap());
         assert!(!forget(&host, address).unwrap());

@@ -42,11 +42,7 @@ fn answer<'a>(
     best: Option<&'a Candidate>,
     candidates: Option<&'a [Candidate]>,
 ) -> Answer<'a> {
-    let best = best.map(|best| Best {
-        module: &best.module,
-        driver: best.driver.as_ref(),
-        alias: &best.alias,
-    });
+    let best = best.map(|best| Best { module: &best.module, driver: best.driver.as_ref(), alias: &best.alias });
     Answer { address, modalias, best, candidates }
 }
 

@@ -44,12 +44,7 @@ pub struct PolicyView {
 
 impl DeviceView {
     /// A device, its name, its best driver and its policy.
-    pub fn new(
-        device: &Device,
-        name: Option<String>,
-        best: Option<String>,
-        policy: Option<PolicyView>,
-    ) -> DeviceView {
+    pub fn new(device: &Device, name: Option<String>, best: Option<String>, policy: Option<PolicyView>) -> DeviceView {
         let modalias = &device.modalias;
         DeviceView {
             address: device.address,
@@ -71,8 +66,7 @@ impl DeviceView {
     }
 
     fn is_on_best(&self) -> bool {
-        self.driver.is_some()
-            && self.driver.as_ref().map(DriverName::as_str) == self.best.as_deref()
+        self.driver.is_some() && self.driver.as_ref().map(DriverName::as_str) == self.best.as_deref()
     }
 
     /// The name, or the ids of what has none.
@@ -111,9 +105,7 @@ pub fn list(output: Output, devices: &[DeviceView]) -> io::Result<()> {
                 device.best.as_deref().map_or_else(dash, printable),
             ];
             if has_policy {
-                row.push(
-                    device.policy.as_ref().map_or_else(dash, |policy| policy.driver.to_string()),
-                );
+                row.push(device.policy.as_ref().map_or_else(dash, |policy| policy.driver.to_string()));
             }
             row.push(device.label());
             row
@@ -185,26 +177,16 @@ pub fn show(output: Output, view: &ShowView) -> io::Result<()> {
         ("modalias", device.modalias.clone()),
         ("driver", device.driver.as_ref().map_or_else(none, DriverName::to_string)),
         ("override", device.driver_override.as_deref().map_or_else(none, printable)),
-        (
-            "policy",
-            device
-                .policy
-                .as_ref()
-                .map_or_else(none, |policy| format!("{}, in {}", policy.driver, policy.file)),
-        ),
+        ("policy", device.policy.as_ref().map_or_else(none, |policy| format!("{}, in {}", policy.driver, policy.file))),
     ];
     if let Some(pf) = device.pf {
-        let driver =
-            view.pf_driver.as_ref().map_or_else(|| "no driver".to_string(), DriverName::to_string);
+        let driver = view.pf_driver.as_ref().map_or_else(|| "no driver".to_string(), DriverName::to_string);
         rows.push(("VF of", format!("{pf}, on {driver}")));
     }
     if let Some(vfs) = &device.vfs {
         rows.push(("VFs", join(vfs)));
     }
-    rows.push((
-        "IOMMU group",
-        view.group.as_ref().map_or_else(none, |group| group_text(group, device.address)),
-    ));
+    rows.push(("IOMMU group", view.group.as_ref().map_or_else(none, |group| group_text(group, device.address))));
     if !view.nodes.is_empty() {
         rows.push(("nodes", view.nodes.join(", ")));
     }
@@ -233,11 +215,7 @@ fn candidate_text(candidate: &Candidate) -> String {
         true => String::new(),
         false => format!(": {}", printable(&candidate.reasons.join("; "))),
     };
-    format!(
-        "{} {}{reasons}",
-        candidate.name(),
-        styled(style, super::candidates::word(candidate.verdict))
-    )
+    format!("{} {}{reasons}", candidate.name(), styled(style, super::candidates::word(candidate.verdict)))
 }
 
 fn group_text(group: &GroupView, own: Address) -> String {
@@ -245,8 +223,7 @@ fn group_text(group: &GroupView, own: Address) -> String {
     if let Some(kind) = &group.kind {
         text.push_str(&format!(" ({})", printable(kind)));
     }
-    let others: Vec<Address> =
-        group.devices.iter().copied().filter(|address| *address != own).collect();
+    let others: Vec<Address> = group.devices.iter().copied().filter(|address| *address != own).collect();
     if others.is_empty() {
         text.push_str(", this device alone");
     } else {
@@ -256,11 +233,8 @@ fn group_text(group: &GroupView, own: Address) -> String {
         text.push_str("; closed to VFIO: firmware has reserved a direct mapping");
     }
     if !group.blocked_by.is_empty() {
-        let blockers: Vec<String> = group
-            .blocked_by
-            .iter()
-            .map(|blocker| format!("{} on {}", blocker.address, blocker.driver))
-            .collect();
+        let blockers: Vec<String> =
+            group.blocked_by.iter().map(|blocker| format!("{} on {}", blocker.address, blocker.driver)).collect();
         text.push_str(&format!("; no guest can have it while {}", blockers.join(" and ")));
     }
     text

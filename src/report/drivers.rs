@@ -42,12 +42,7 @@ struct Drivers<'a> {
 }
 
 /// Shows the drivers of kernel `release`.
-pub fn drivers(
-    output: Output,
-    release: &str,
-    drivers: &[DriverView],
-    summary: Option<&str>,
-) -> io::Result<()> {
+pub fn drivers(output: Output, release: &str, drivers: &[DriverView], summary: Option<&str>) -> io::Result<()> {
     if output.is_json {
         return output.print_json("drivers", Drivers { release, drivers, summary });
     }
@@ -65,11 +60,7 @@ pub fn drivers(
             vec![
                 driver.driver.clone().unwrap_or_else(|| driver.module.clone()),
                 styled(style, word),
-                if driver.devices.is_empty() {
-                    "-".to_string()
-                } else {
-                    driver.devices.len().to_string()
-                },
+                if driver.devices.is_empty() { "-".to_string() } else { driver.devices.len().to_string() },
                 about.cloned().unwrap_or_default(),
             ]
         })

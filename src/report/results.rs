@@ -33,9 +33,7 @@ pub fn results(output: Output, command: &str, results: &[DeviceResult]) -> io::R
 
 fn text(result: &DeviceResult) -> String {
     let address = result.address;
-    let name = |driver: &Option<DriverName>| {
-        driver.as_ref().map_or("no driver".to_string(), DriverName::to_string)
-    };
+    let name = |driver: &Option<DriverName>| driver.as_ref().map_or("no driver".to_string(), DriverName::to_string);
     let was = match result.previous_driver == result.driver {
         true => String::new(),
         false => format!(" (was on {})", name(&result.previous_driver)),
@@ -43,16 +41,12 @@ fn text(result: &DeviceResult) -> String {
     let mut text = String::new();
     match result.outcome {
         Outcome::Planned if result.steps.is_empty() => {
-            text.push_str(&format!(
-                "{address}: nothing to do, it is on {}\n",
-                name(&result.driver)
-            ));
+            text.push_str(&format!("{address}: nothing to do, it is on {}\n", name(&result.driver)));
         }
         Outcome::Planned => {
             text.push_str(&format!("{address}: on {}; would\n", name(&result.driver)));
             for (number, step) in (1..).zip(&result.steps) {
-                let target =
-                    step.target.as_deref().map(|target| format!(" {target}")).unwrap_or_default();
+                let target = step.target.as_deref().map(|target| format!(" {target}")).unwrap_or_default();
                 text.push_str(&format!(
                     "  {number}. {}{}: {}\n",
                     step.step,
@@ -64,11 +58,7 @@ fn text(result: &DeviceResult) -> String {
         Outcome::Bound => {
             if let Some(step) = result.steps.iter().rev().find(|step| step.step == "bind") {
                 let target = step.target.as_deref().unwrap_or_default();
-                text.push_str(&format!(
-                    "{address}: {} {}\n",
-                    printable(target),
-                    printable(&step.reason)
-                ));
+                text.push_str(&format!("{address}: {} {}\n", printable(target), printable(&step.reason)));
             }
             let bound = format!("bound to {}", name(&result.driver));
             text.push_str(&format!("{address}: {}{was}{}\n", styled(GOOD, &bound), saved(result)));
@@ -77,11 +67,9 @@ fn text(result: &DeviceResult) -> String {
             let back = format!("given back, on {}", name(&result.driver));
             text.push_str(&format!("{address}: {}{was}{}\n", styled(GOOD, &back), saved(result)));
         }
-        Outcome::Unchanged => text.push_str(&format!(
-            "{address}: unchanged, on {}{}\n",
-            name(&result.driver),
-            saved(result)
-        )),
+        Outcome::Unchanged => {
+            text.push_str(&format!("{address}: unchanged, on {}{}\n", name(&result.driver), saved(result)))
+        }
         Outcome::Refused | Outcome::Failed => {}
     }
     text

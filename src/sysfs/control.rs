@@ -154,24 +154,16 @@ impl<'a> Control<'a> {
         self.write(self.host.pci_bus(), "drivers_probe", &address.to_string())
     }
 
-    fn write(
-        &mut self,
-        directory: PathBuf,
-        attribute: &str,
-        value: &str,
-    ) -> Result<(), WriteError> {
+    fn write(&mut self, directory: PathBuf, attribute: &str, value: &str) -> Result<(), WriteError> {
         let path = directory.join(attribute);
-        let request =
-            Request { directory, attribute: attribute.to_string(), value: value.to_string() };
+        let request = Request { directory, attribute: attribute.to_string(), value: value.to_string() };
         let mut line = serde_json::to_vec(&request).map_err(io::Error::from)?;
         line.push(b'\n');
         self.requests.write_all(&line)?;
         let value = request.value;
         match self.answers.recv_timeout(self.timeout) {
             Ok(Ok(0)) => Ok(()),
-            Ok(Ok(errno)) => {
-                Err(WriteError::Refused { path, value, errno: Errno::from_raw_os_error(errno) })
-            }
+            Ok(Ok(errno)) => Err(WriteError::Refused { path, value, errno: Errno::from_raw_os_error(errno) }),
             Ok(Err(error)) => Err(WriteError::Writer(error)),
             Err(RecvTimeoutError::Timeout) => {
                 // It ends when the kernel lets go of it, and will not take another request.
@@ -223,10 +215,7 @@ mod tests {
         let input = request("driver_override") + &request("no_such_attribute");
         let mut output = Vec::new();
         serve(input.as_bytes(), &mut output).unwrap();
-        assert_eq!(
-            String::from_utf8(output).unwrap(),
-            format!("0\n{}\n", Errno::NOENT.raw_os_error())
-        );
+        assert_eq!(String::from_utf8(output).unwrap(), format!("0\n{}\n", Errno::NOENT.raw_os_error()));
         assert_eq!(std::fs::read_to_string(attribute).unwrap(), "vfio-pci");
         // Opened without O_CREAT: what the kernel has not made is not made here either.
         assert!(!root.path().join("no_such_attribute").exists());

@@ -116,15 +116,7 @@ fn read_without_vfs(node: &Node, address: Address) -> Result<Option<Device>, Rea
         None => None,
     };
     let pf = link_address(node, "physfn")?;
-    Ok(Some(Device {
-        address,
-        modalias,
-        driver,
-        driver_override,
-        iommu_group,
-        pf,
-        vfs: Vec::new(),
-    }))
+    Ok(Some(Device { address, modalias, driver, driver_override, iommu_group, pf, vfs: Vec::new() }))
 }
 
 fn link_address(node: &Node, name: &str) -> Result<Option<Address>, ReadError> {
@@ -134,15 +126,8 @@ fn link_address(node: &Node, name: &str) -> Result<Option<Address>, ReadError> {
     }
 }
 
-fn invalid(
-    node: &Node,
-    name: &str,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> ReadError {
-    ReadError {
-        path: node.path().join(name),
-        source: io::Error::new(io::ErrorKind::InvalidData, error),
-    }
+fn invalid(node: &Node, name: &str, error: impl std::error::Error + Send + Sync + 'static) -> ReadError {
+    ReadError { path: node.path().join(name), source: io::Error::new(io::ErrorKind::InvalidData, error) }
 }
 
 #[cfg(test)]

@@ -8,11 +8,7 @@ use crate::kernel_name::{DriverName, ModuleName};
 /// The drivers registered on the PCI bus, sorted.
 pub fn registered(host: &Host) -> Result<Vec<DriverName>, ReadError> {
     // A name we would not write to a file is not one we could use.
-    Ok(Node::new(host.drivers())
-        .names_in("")?
-        .iter()
-        .filter_map(|name| name.parse().ok())
-        .collect())
+    Ok(Node::new(host.drivers()).names_in("")?.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 /// Is this driver registered?

@@ -25,12 +25,10 @@ impl Group {
         let node = Node::new(host.iommu_group(number));
         let kind = node.read_if_there("type")?;
         let regions = node.read_if_there("reserved_regions")?.unwrap_or_default();
-        let mut devices: Vec<Address> =
-            node.names_in("devices")?.iter().filter_map(|name| name.parse().ok()).collect();
+        let mut devices: Vec<Address> = node.names_in("devices")?.iter().filter_map(|name| name.parse().ok()).collect();
         devices.sort();
         // `direct-relaxable` regions do not hinder.
-        let is_direct_mapped =
-            regions.lines().any(|line| line.split_whitespace().nth(2) == Some("direct"));
+        let is_direct_mapped = regions.lines().any(|line| line.split_whitespace().nth(2) == Some("direct"));
         Ok(Group { number, kind, devices, is_direct_mapped })
     }
 }

@@ -74,13 +74,10 @@ impl Node {
     pub fn names_in(&self, name: &str) -> Result<Vec<String>, ReadError> {
         let path = self.path.join(name);
         let read = || -> io::Result<Vec<String>> {
-            fs::read_dir(&path)?
-                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-                .collect()
+            fs::read_dir(&path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
         };
         let mut names =
-            absent_is_none(read().map_err(|source| ReadError { path: path.clone(), source }))?
-                .unwrap_or_default();
+            absent_is_none(read().map_err(|source| ReadError { path: path.clone(), source }))?.unwrap_or_default();
         names.sort();
         Ok(names)
     }

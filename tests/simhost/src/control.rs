@@ -66,10 +66,7 @@ pub enum Answer {
 }
 
 /// Serves requests until the process ends.
-pub fn serve(
-    machine: Arc<Machine>,
-    state: impl Fn() -> Value + Send + Sync + 'static,
-) -> Result<()> {
+pub fn serve(machine: Arc<Machine>, state: impl Fn() -> Value + Send + Sync + 'static) -> Result<()> {
     let listener = UnixListener::bind(SOCKET).context(SOCKET)?;
     let state = Arc::new(state);
     thread::spawn(move || {
@@ -103,9 +100,7 @@ fn answer(machine: &Machine, state: &dyn Fn() -> Value, request: Request) -> Ans
         Ok(()) => Answer::Ok(Value::Null),
         Err(errno) => Answer::Errno(errno.to_string()),
     };
-    let places = |places: Vec<crate::model::Place>| {
-        Answer::Ok(places.iter().map(ToString::to_string).collect())
-    };
+    let places = |places: Vec<crate::model::Place>| Answer::Ok(places.iter().map(ToString::to_string).collect());
     match request {
         Request::Release(address) => match address.map(|address| address.parse()).transpose() {
             Ok(address) => places(machine.release(address)),
@@ -149,8 +144,7 @@ impl Client {
     pub fn connect() -> Result<Self> {
         let path = std::env::var_os(VARIABLE).map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
         let stream = UnixStream::connect(&path);
-        let outside =
-            || format!("{}: not on a simulated host (start it by simhost run)", path.display());
+        let outside = || format!("{}: not on a simulated host (start it by simhost run)", path.display());
         stream.map(Self).with_context(outside)
     }
 

@@ -92,16 +92,9 @@ impl FromStr for Fault {
         let wrong = |reason: String| format!("fault {text:?}: {reason}");
         let (place, rest) = place(text).map_err(wrong)?;
         let (kind, when) = rest.split_once(':').unwrap_or((rest, "always"));
-        let fault = Self {
-            place,
-            kind: kind_of(kind).map_err(wrong)?,
-            when: when_of(when).map_err(wrong)?,
-            passed: 0,
-        };
+        let fault = Self { place, kind: kind_of(kind).map_err(wrong)?, when: when_of(when).map_err(wrong)?, passed: 0 };
         match fault {
-            Self { place: Pattern::Module(_), kind: Kind::Vanish, .. } => {
-                Err(wrong("a module cannot vanish".into()))
-            }
+            Self { place: Pattern::Module(_), kind: Kind::Vanish, .. } => Err(wrong("a module cannot vanish".into())),
             fault => Ok(fault),
         }
     }

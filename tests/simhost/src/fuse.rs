@@ -15,10 +15,9 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, LockOwner, MountOption, OpenAccMode, OpenFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session,
-    SessionACL, TimeOrNow, WriteFlags,
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    LockOwner, MountOption, OpenAccMode, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyWrite, Request, Session, SessionACL, TimeOrNow, WriteFlags,
 };
 
 use crate::machine::{Machine, Operation};
@@ -91,11 +90,7 @@ struct Inodes {
 impl Default for Inodes {
     fn default() -> Self {
         let root: Arc<str> = "".into();
-        Self {
-            paths: HashMap::from([(1, root.clone())]),
-            numbers: HashMap::from([(root, 1)]),
-            last: 1,
-        }
+        Self { paths: HashMap::from([(1, root.clone())]), numbers: HashMap::from([(root, 1)]), last: 1 }
     }
 }
 
@@ -286,16 +281,7 @@ impl Filesystem for Skin {
     }
 
     // fs/kernfs/dir.c has no create: the VFS says EACCES. It has rmdir and mkdir only where the owner wants them: EPERM.
-    fn create(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: &OsStr,
-        _: u32,
-        _: u32,
-        _: i32,
-        reply: ReplyCreate,
-    ) {
+    fn create(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
         reply.error(Errno::EACCES);
     }
 
@@ -400,36 +386,21 @@ impl Filesystem for Skin {
         };
         let listed: Option<Vec<(FileType, String)>> = self.machine.look(|host| {
             let entries = host.list(&path)?;
-            Some(
-                entries
-                    .into_iter()
-                    .map(|(name, node)| (Shape::of(node).kind, name.to_owned()))
-                    .collect(),
-            )
+            Some(entries.into_iter().map(|(name, node)| (Shape::of(node).kind, name.to_owned())).collect())
         });
         let Some(listed) = listed else {
             return reply.error(Errno::ENOENT);
         };
-        let mut entries = vec![
-            (number.0, FileType::Directory, ".".to_owned()),
-            (number.0, FileType::Directory, "..".to_owned()),
-        ];
+        let mut entries =
+            vec![(number.0, FileType::Directory, ".".to_owned()), (number.0, FileType::Directory, "..".to_owned())];
         // Numbers are asked for by few; any but 0 will do.
-        entries
-            .extend(listed.into_iter().zip(2..).map(|((kind, name), number)| (number, kind, name)));
+        entries.extend(listed.into_iter().zip(2..).map(|((kind, name), number)| (number, kind, name)));
         let handle = self.handles.fetch_add(1, Ordering::Relaxed);
         self.listings().insert(handle, entries.into());
         reply.opened(FileHandle(handle), FopenFlags::empty());
     }
 
-    fn readdir(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        handle: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
+    fn readdir(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let Some(listing) = self.listings().get(&handle.0).cloned() else {
             return reply.error(Errno::EBADF);
         };
@@ -441,14 +412,7 @@ impl Filesystem for Skin {
         reply.ok();
     }
 
-    fn releasedir(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        handle: FileHandle,
-        _: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
+    fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         self.listings().remove(&handle.0);
         reply.ok();
     }

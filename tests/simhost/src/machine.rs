@@ -9,8 +9,7 @@ use serde::Serialize;
 
 use crate::fault::{Fault, Kind};
 use crate::model::{
-    Address, Attribute, Core, Errno, Host, Lock, Place, Result, State, insert_module,
-    unload_module, vanish, write,
+    Address, Attribute, Core, Errno, Host, Lock, Place, Result, State, insert_module, unload_module, vanish, write,
 };
 
 /// A host, shared between threads. No lock is held while an operation waits.
@@ -164,8 +163,7 @@ impl Machine {
             (Some(address), Place::Device(at, _)) => address == *at,
             (Some(_), Place::Module(_)) => false,
         };
-        let (free, blocked) =
-            std::mem::take(&mut inner.blocked).into_iter().partition(|(_, place)| wanted(place));
+        let (free, blocked) = std::mem::take(&mut inner.blocked).into_iter().partition(|(_, place)| wanted(place));
         inner.blocked = blocked;
         self.changed.notify_all();
         let free: BTreeMap<u64, Place> = free;
@@ -211,9 +209,7 @@ impl Pass<'_> {
             let changed = &self.machine.changed;
             self.inner = Some(match left {
                 None => changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => {
-                    changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
-                }
+                Some(left) => changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0,
             });
         }
     }

@@ -82,9 +82,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     let result = match Options::parse().verb {
-        Verb::Run { host, faults, journal, command } => {
-            run::run(run::Run { host, faults, journal, command })
-        }
+        Verb::Run { host, faults, journal, command } => run::run(run::Run { host, faults, journal, command }),
         Verb::Launch { command } => run::launch(&command),
         Verb::Ctl { request } => run::ctl(&match request {
             Ctl::Release { address } => Request::Release(address),

@@ -62,8 +62,7 @@ struct Options {
 
 /// Runs as modprobe.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let typed: Vec<String> =
-        arguments.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let typed: Vec<String> = arguments.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let options = match Options::try_parse_from(arguments) {
         Ok(options) => options,
         Err(error) => {
@@ -145,18 +144,14 @@ impl<'a> Modprobe<'a> {
         if found.is_empty() {
             return match self.options.quiet {
                 true => Ok(false),
-                false => self.fatal(&format!(
-                    "Module {name} not found in directory {}",
-                    self.directory().display()
-                )),
+                false => self.fatal(&format!("Module {name} not found in directory {}", self.directory().display())),
             };
         }
         let is_alias = found != [crate::model::modules::normalise(name)];
         let mut well = true;
         for module in found {
             // Blacklists hold for aliases; for names only when asked to (kmod_module_probe_insert_module).
-            let hidden =
-                (is_alias || self.options.use_blacklist) && self.config.is_blacklisted(&module);
+            let hidden = (is_alias || self.options.use_blacklist) && self.config.is_blacklisted(&module);
             well &= match self.options {
                 Options { resolve_alias: true, .. } => {
                     println!("{module}");
@@ -194,8 +189,7 @@ impl<'a> Modprobe<'a> {
         }
         if self.options.show_depends || self.options.verbose {
             let path = self.tables.path(module).unwrap_or_default();
-            let parameters =
-                if is_last && !self.options.all { &self.options.arguments[1..] } else { &[] };
+            let parameters = if is_last && !self.options.all { &self.options.arguments[1..] } else { &[] };
             println!("insmod {} {}", self.directory().join(path).display(), parameters.join(" "));
         }
         if self.options.dry_run || self.options.show_depends {

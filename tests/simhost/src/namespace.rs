@@ -35,14 +35,8 @@ const EMPTIED: [&str; 5] = [
 /// Directories of /etc that the host has whether its fixture does or not.
 const ETC: [&str; 3] = ["vfioctl.d", "driverctl.d", "modprobe.d"];
 /// Where the programs that load modules are: none of them may reach the real kernel.
-const LOADERS: [&str; 6] = [
-    "/sbin/modprobe",
-    "/usr/sbin/modprobe",
-    "/sbin/insmod",
-    "/sbin/rmmod",
-    "/usr/bin/kmod",
-    "/bin/kmod",
-];
+const LOADERS: [&str; 6] =
+    ["/sbin/modprobe", "/usr/sbin/modprobe", "/sbin/insmod", "/sbin/rmmod", "/usr/bin/kmod", "/bin/kmod"];
 /// The first paths at which the udev libraries look for names.
 const HWDB: [&str; 2] = ["/etc/systemd/hwdb/hwdb.bin", "/etc/udev/hwdb.bin"];
 
@@ -62,11 +56,9 @@ pub fn enter() -> Result<()> {
         let way_out = "no user namespace for an ordinary user: run simhost as root, or allow them \
             (sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0)";
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).context(way_out)?;
-        for (file, text) in [
-            ("setgroups", "deny".to_owned()),
-            ("uid_map", format!("0 {uid} 1")),
-            ("gid_map", format!("0 {gid} 1")),
-        ] {
+        for (file, text) in
+            [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))]
+        {
             fs::write(format!("/proc/self/{file}"), text).context(way_out)?;
         }
     }
@@ -78,8 +70,7 @@ pub fn enter() -> Result<()> {
 pub fn furnish(own: &Path, root: &Path, release: &str) -> Result<()> {
     let mut namespace = Namespace {
         covered: BTreeSet::new(),
-        in_user_namespace: fs::read_to_string("/proc/self/uid_map")
-            .is_ok_and(|map| !map.contains("4294967295")),
+        in_user_namespace: fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.contains("4294967295")),
     };
     namespace.replace_run(root)?;
     namespace.cover(Path::new("/etc"))?;
@@ -100,9 +91,7 @@ pub fn verify() -> Result<()> {
     let last = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/sys"));
     let ours = format!(" - fuse {} ", fuse::NAME);
     if kind != FUSE_SUPER_MAGIC || !last.is_some_and(|line| line.contains(&ours)) {
-        bail!(
-            "/sys is not simhost's file system: nothing is started, so that the real one is not written to"
-        );
+        bail!("/sys is not simhost's file system: nothing is started, so that the real one is not written to");
     }
     Ok(())
 }
@@ -121,9 +110,8 @@ impl Namespace {
         }
         // NixOS has its programs behind links there.
         let entries = fs::read_dir(run).context("/run")?.filter_map(Result::ok);
-        let links: Vec<_> = entries
-            .filter_map(|entry| Some((entry.path(), fs::read_link(entry.path()).ok()?)))
-            .collect();
+        let links: Vec<_> =
+            entries.filter_map(|entry| Some((entry.path(), fs::read_link(entry.path()).ok()?))).collect();
         tmpfs(run, MsFlags::empty())?;
         for (path, target) in links {
             symlink(target, &path).with_context(|| path.display().to_string())?;
@@ -136,8 +124,7 @@ impl Namespace {
 
     /// Lets things be made in a directory without making them.
     fn cover(&mut self, directory: &Path) -> Result<()> {
-        let directory =
-            directory.canonicalize().with_context(|| directory.display().to_string())?;
+        let directory = directory.canonicalize().with_context(|| directory.display().to_string())?;
         if self.covered.contains(&directory) {
             return Ok(());
         }
@@ -145,29 +132,15 @@ impl Namespace {
         let (upper, work) = (over.join("upper"), over.join("work"));
         create_directory(&upper)?;
         create_directory(&work)?;
-        let mode = fs::metadata(&directory)
-            .with_context(|| directory.display().to_string())?
-            .permissions()
-            .mode();
-        fs::set_permissions(&upper, fs::Permissions::from_mode(mode))
-            .with_context(|| upper.display().to_string())?;
-        let mut options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            directory.display(),
-            upper.display(),
-            work.display()
-        );
+        let mode = fs::metadata(&directory).with_context(|| directory.display().to_string())?.permissions().mode();
+        fs::set_permissions(&upper, fs::Permissions::from_mode(mode)).with_context(|| upper.display().to_string())?;
+        let mut options =
+            format!("lowerdir={},upperdir={},workdir={}", directory.display(), upper.display(), work.display());
         if self.in_user_namespace {
             options += ",userxattr";
         }
-        mount(
-            Some("simhost"),
-            &directory,
-            Some("overlay"),
-            MsFlags::empty(),
-            Some(options.as_str()),
-        )
-        .with_context(|| format!("no overlay over {} (modprobe overlay)", directory.display()))?;
+        mount(Some("simhost"), &directory, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+            .with_context(|| format!("no overlay over {} (modprobe overlay)", directory.display()))?;
         self.covered.insert(directory);
         Ok(())
     }
@@ -177,8 +150,7 @@ impl Namespace {
         if path.exists() {
             return Ok(());
         }
-        let ancestor =
-            path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+        let ancestor = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
         self.cover(ancestor)?;
         if !is_file {
             return create_directory(path);
@@ -196,11 +168,8 @@ impl Namespace {
             names.extend(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()));
         }
         for name in names {
-            let (from, copy, at) = (
-                root.join("etc").join(&name),
-                Path::new(HOME).join("etc").join(&name),
-                Path::new("/etc").join(&name),
-            );
+            let (from, copy, at) =
+                (root.join("etc").join(&name), Path::new(HOME).join("etc").join(&name), Path::new("/etc").join(&name));
             create_directory(&copy)?;
             if from.exists() {
                 copy_directory(&from, &copy)?;
@@ -248,9 +217,7 @@ impl Namespace {
 
     /// The same hardware names on every machine.
     fn put_names(&mut self, root: &Path) -> Result<()> {
-        let Some(names) =
-            root.parent().map(|fixtures| fixtures.join("hwdb.bin")).filter(|path| path.is_file())
-        else {
+        let Some(names) = root.parent().map(|fixtures| fixtures.join("hwdb.bin")).filter(|path| path.is_file()) else {
             return Ok(());
         };
         for at in HWDB.map(Path::new) {
@@ -312,15 +279,13 @@ fn replace_dev() -> Result<()> {
             bind(&from, &at)?;
         }
     }
-    for (name, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
-    {
+    for (name, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
         symlink(Path::new("/proc/self").join(target), new.join(name)).context("/dev")?;
     }
     // A bind mount of the node would do for nothing: it looks for its devpts beside itself.
     symlink("pts/ptmx", new.join("ptmx")).context("/dev/ptmx")?;
     create_directory(&new.join("vfio"))?;
-    mount(Some(&new), "/dev", None::<&str>, MsFlags::MS_MOVE, NO_DATA)
-        .context("/dev cannot be replaced")
+    mount(Some(&new), "/dev", None::<&str>, MsFlags::MS_MOVE, NO_DATA).context("/dev cannot be replaced")
 }
 
 /// The file that this program was started from. To be asked before [`enter`]: seen from a namespace that was made in a
@@ -328,9 +293,7 @@ fn replace_dev() -> Result<()> {
 pub fn own_program() -> Result<PathBuf> {
     let own = std::env::current_exe().context("simhost's own program")?;
     match own.starts_with("/run") || own.starts_with("/dev") {
-        true => {
-            Err(anyhow!("{}: simhost cannot run from a directory that it replaces", own.display()))
-        }
+        true => Err(anyhow!("{}: simhost cannot run from a directory that it replaces", own.display())),
         false => Ok(own),
     }
 }

@@ -73,8 +73,7 @@ pub fn run(run: Run) -> Result<u8> {
     let observer = nodes_of_groups();
     observer(&host);
     let machine = Arc::new(Machine::new(host, run.faults, observer));
-    let session =
-        fuse::mount(machine.clone(), Path::new("/sys")).context("no FUSE file system on /sys")?;
+    let session = fuse::mount(machine.clone(), Path::new("/sys")).context("no FUSE file system on /sys")?;
     // Never unmounted: what outlives the command must not see what is below. The namespace takes it along.
     std::mem::forget(session);
     namespace::verify()?;
@@ -86,8 +85,7 @@ pub fn run(run: Run) -> Result<u8> {
     let after = whole(&machine);
     if let Some((path, file)) = journal {
         let document = json!({ "before": before, "after": after, "operations": machine.journal() });
-        serde_json::to_writer_pretty(file, &document)
-            .with_context(|| path.display().to_string())?;
+        serde_json::to_writer_pretty(file, &document).with_context(|| path.display().to_string())?;
     }
     end_all(&machine);
     Ok(code(status))
@@ -155,11 +153,7 @@ fn code(status: ExitStatus) -> u8 {
 
 fn whole(machine: &Machine) -> Whole {
     let mut policy = BTreeMap::new();
-    for path in fs::read_dir("/etc/vfioctl.d")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-    {
+    for path in fs::read_dir("/etc/vfioctl.d").into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if let Ok(content) = fs::read(&path) {
             policy.insert(name, String::from_utf8_lossy(&content).into_owned());
@@ -173,8 +167,7 @@ fn nodes_of_groups() -> Observer {
     let shown = Mutex::new(BTreeSet::new());
     Box::new(move |host: &Host| {
         let devices = host.devices().filter(|device| device.vfio_dev.is_some());
-        let mut wanted: BTreeSet<String> =
-            devices.filter_map(|device| Some(device.group?.to_string())).collect();
+        let mut wanted: BTreeSet<String> = devices.filter_map(|device| Some(device.group?.to_string())).collect();
         if host.node("class/vfio-dev").is_some() || host.loaded_modules().contains("vfio") {
             wanted.insert("vfio".to_owned());
         }
@@ -214,9 +207,9 @@ fn others() -> Vec<Pid> {
         let name = entry.ok()?.file_name();
         name.to_str()?.parse::<u32>().ok()
     });
-    let here = processes.filter(|pid| *pid != std::process::id()).filter(|pid| {
-        fs::read_link(format!("/proc/{pid}/ns/mnt")).is_ok_and(|namespace| namespace == own)
-    });
+    let here = processes
+        .filter(|pid| *pid != std::process::id())
+        .filter(|pid| fs::read_link(format!("/proc/{pid}/ns/mnt")).is_ok_and(|namespace| namespace == own));
     here.map(|pid| Pid::from_raw(pid as i32)).collect()
 }
 

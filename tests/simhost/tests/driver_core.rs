@@ -33,11 +33,7 @@ fn a_wrong_fixture_is_refused_by_name_and_reason() {
         ("host.toml", "title = 1", "host.toml"),
         ("host.toml", "title = ''\n[[driver]]\nname='x'\nids=['zz']", "vendor:device"),
         ("host.toml", "title = ''", "host.toml has no such driver"),
-        (
-            "sys/devices/pci0000:00/0000:00:02.0/vendor",
-            "intel",
-            "vendor: \"intel\" is not a number",
-        ),
+        ("sys/devices/pci0000:00/0000:00:02.0/vendor", "intel", "vendor: \"intel\" is not a number"),
         ("sys/devices/pci0000:00/0000:00:02.0/device", "0x1000\n", "modalias"),
         ("proc/sys/kernel/osrelease", "new\n", "is not a kernel release"),
     ] {
@@ -133,11 +129,7 @@ fn a_module_takes_what_is_free_when_it_is_loaded() {
     assert_eq!(driver(&host, VF).as_deref(), Some("igbvf"));
     assert_eq!(driver(&host, VF2), None, "an override keeps it off");
     load_module(&mut host, "vfio_pci").unwrap();
-    assert_eq!(
-        driver(&host, VF2).as_deref(),
-        Some("vfio-pci"),
-        "and lets its own driver have it at once"
-    );
+    assert_eq!(driver(&host, VF2).as_deref(), Some("vfio-pci"), "and lets its own driver have it at once");
 }
 
 #[test]
@@ -151,10 +143,7 @@ fn loading_a_variant_loads_its_pf_driver_first() {
     for module in ["vfio", "vfio_pci_core", "igb", "vf_vfio_pci"] {
         assert!(exists(&host, &format!("module/{module}")), "{module}");
     }
-    assert_eq!(
-        link(&host, "module/vf_vfio_pci/drivers/pci:vf_vfio_pci").as_deref(),
-        Some("vf_vfio_pci")
-    );
+    assert_eq!(link(&host, "module/vf_vfio_pci/drivers/pci:vf_vfio_pci").as_deref(), Some("vf_vfio_pci"));
     assert_eq!(link(&host, "bus/pci/drivers/vf_vfio_pci/module").as_deref(), Some("vf_vfio_pci"));
 }
 
@@ -172,11 +161,7 @@ fn modules_come_and_go() {
     host.write("bus/pci/drivers_probe", TWIN).unwrap();
     unload_module(&mut host, "vfio_pci").unwrap();
     assert_eq!(driver(&host, TWIN), None);
-    assert_eq!(
-        read(&host, &device(TWIN, "driver_override")).as_deref(),
-        Ok("vfio-pci\n"),
-        "survives"
-    );
+    assert_eq!(read(&host, &device(TWIN, "driver_override")).as_deref(), Ok("vfio-pci\n"), "survives");
     assert!(exists(&host, "class/vfio-dev"));
     unload_module(&mut host, "vfio_pci_core").unwrap();
     unload_module(&mut host, "vfio").unwrap();
@@ -214,10 +199,7 @@ fn vfs_are_made_and_unmade() {
         );
         let group = link(&host, &device(vf, "iommu_group")).unwrap();
         assert_eq!(group, (index * 5).to_string(), "the lowest free number");
-        assert_eq!(
-            read(&host, &format!("kernel/iommu_groups/{group}/type")).as_deref(),
-            Ok("DMA-FQ\n")
-        );
+        assert_eq!(read(&host, &format!("kernel/iommu_groups/{group}/type")).as_deref(), Ok("DMA-FQ\n"));
         assert!(!exists(&host, &device(vf, "remove")));
     }
     host.write(&device(PF, "sriov_numvfs"), "0").unwrap();
@@ -276,11 +258,7 @@ fn an_override_lasts_as_long_as_the_device() {
     host.write("bus/pci/rescan", "1").unwrap();
     assert_eq!(read(&host, &device(NIC, "driver_override")).as_deref(), Ok("(null)\n"));
     assert_eq!(driver(&host, NIC).as_deref(), Some("e1000e"), "so the native driver has it back");
-    assert_eq!(
-        link(&host, &device(NIC, "iommu_group")).as_deref(),
-        Some("2"),
-        "the lowest free number"
-    );
+    assert_eq!(link(&host, &device(NIC, "iommu_group")).as_deref(), Some("2"), "the lowest free number");
 }
 
 #[test]

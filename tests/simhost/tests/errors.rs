@@ -7,13 +7,7 @@ use simhost::model::{Errno, Host, load_module};
 use support::{BRIDGE, Fixture, NIC, NOWHERE, PF, STRAY, TWIN, VF, driver, read};
 
 /// A name, what comes before, the file and what is written to it, and the answer.
-type Case = (
-    &'static str,
-    &'static [(&'static str, &'static str)],
-    &'static str,
-    &'static str,
-    Option<Errno>,
-);
+type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str, &'static str, Option<Errno>);
 
 const NIC_OVERRIDE: &str = "bus/pci/devices/0000:00:02.0/driver_override";
 const TWIN_OVERRIDE: &str = "bus/pci/devices/0000:00:03.0/driver_override";
@@ -48,35 +42,11 @@ const CASES: &[Case] = &[
     ("bind", &[], E1000E, TWIN, None),
     ("bind, one newline", &[], E1000E, "0000:00:03.0\n", None),
     ("bind, driver does not match", &[], VFIO, TWIN, Some(Errno::ENODEV)),
-    (
-        "bind, override for another driver",
-        &[(TWIN_OVERRIDE, "vfio-pci")],
-        E1000E,
-        TWIN,
-        Some(Errno::ENODEV),
-    ),
-    (
-        "bind, override that names no driver",
-        &[(TWIN_OVERRIDE, "vfio_pci")],
-        VFIO,
-        TWIN,
-        Some(Errno::ENODEV),
-    ),
-    (
-        "bind, override with spaces",
-        &[(TWIN_OVERRIDE, " vfio-pci ")],
-        VFIO,
-        TWIN,
-        Some(Errno::ENODEV),
-    ),
+    ("bind, override for another driver", &[(TWIN_OVERRIDE, "vfio-pci")], E1000E, TWIN, Some(Errno::ENODEV)),
+    ("bind, override that names no driver", &[(TWIN_OVERRIDE, "vfio_pci")], VFIO, TWIN, Some(Errno::ENODEV)),
+    ("bind, override with spaces", &[(TWIN_OVERRIDE, " vfio-pci ")], VFIO, TWIN, Some(Errno::ENODEV)),
     ("bind, already bound and matching", &[], E1000E, NIC, Some(Errno::EBUSY)),
-    (
-        "bind, already bound to another",
-        &[(NIC_OVERRIDE, "vfio-pci")],
-        VFIO,
-        NIC,
-        Some(Errno::EBUSY),
-    ),
+    ("bind, already bound to another", &[(NIC_OVERRIDE, "vfio-pci")], VFIO, NIC, Some(Errno::EBUSY)),
     ("bind by override", &[(TWIN_OVERRIDE, "vfio-pci\n")], VFIO, TWIN, None),
     ("bind vf, autoprobe off", &[(AUTOPROBE, "0"), (NUMVFS, "1")], IGBVF, VF, Some(Errno::ENODEV)),
     (
@@ -86,13 +56,7 @@ const CASES: &[Case] = &[
         VF,
         None,
     ),
-    (
-        "bind, probe fails with ENODEV",
-        &[(TWIN_OVERRIDE, "vf_vfio_pci")],
-        VARIANT,
-        TWIN,
-        Some(Errno::ENODEV),
-    ),
+    ("bind, probe fails with ENODEV", &[(TWIN_OVERRIDE, "vf_vfio_pci")], VARIANT, TWIN, Some(Errno::ENODEV)),
     (
         "bind vf to a variant that has its pf",
         &[(NUMVFS, "1"), (IGBVF_UNBIND, VF), (VF_OVERRIDE, "vf_vfio_pci")],
@@ -162,13 +126,7 @@ const CASES: &[Case] = &[
     ("remove, junk", &[], REMOVE, "x", Some(Errno::EINVAL)),
     ("remove, 0", &[], REMOVE, "0", None),
     ("rescan, junk", &[], RESCAN, "x", Some(Errno::EINVAL)),
-    (
-        "remove of a vf",
-        &[(NUMVFS, "1")],
-        "bus/pci/devices/0000:01:10.0/remove",
-        "1",
-        Some(Errno::ENOENT),
-    ),
+    ("remove of a vf", &[(NUMVFS, "1")], "bus/pci/devices/0000:01:10.0/remove", "1", Some(Errno::ENOENT)),
     ("read-only file", &[], "bus/pci/devices/0000:00:02.0/vendor", "1", Some(Errno::EACCES)),
     ("missing file", &[], "bus/pci/devices/0000:00:02.0/nothing", "1", Some(Errno::ENOENT)),
 ];
@@ -189,8 +147,7 @@ fn every_write_gives_the_kernels_error() {
     for (name, before, path, data, error) in CASES {
         let mut host = fresh.clone();
         for (path, data) in *before {
-            host.write(path, data)
-                .unwrap_or_else(|errno| panic!("{name}: before, {path}: {errno}"));
+            host.write(path, data).unwrap_or_else(|errno| panic!("{name}: before, {path}: {errno}"));
         }
         let untouched = host.clone();
         assert_eq!(host.write(path, data).err(), *error, "{name}");

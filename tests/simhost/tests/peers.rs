@@ -44,10 +44,7 @@ fn driverctl_leaves_a_device_without_driver_when_the_probe_fails() {
         cat /sys/bus/pci/devices/0000:00:02.0/driver_override
         ls /sys/bus/pci/devices/0000:00:02.0/driver 2>&1 | grep -c 'No such'",
     );
-    assert_eq!(
-        printed,
-        "driverctl: failed to bind device 0000:00:02.0 to driver vfio-pci\n1\nvfio-pci\n1\n"
-    );
+    assert_eq!(printed, "driverctl: failed to bind device 0000:00:02.0 to driver vfio-pci\n1\nvfio-pci\n1\n");
 }
 
 #[test]
@@ -76,9 +73,5 @@ fn dpdk_devbind() {
     assert!(printed.contains("drv=e1000e"), "{printed}");
     // It clears the override at once, by a NUL: whatever probes the device again gives it back.
     let rest = printed.split("\n0\nvfio-pci\n").nth(1);
-    assert_eq!(
-        rest,
-        Some("(null)\nbind\nmodule\nnew_id\nremove_id\nuevent\nunbind\n"),
-        "{printed}"
-    );
+    assert_eq!(rest, Some("(null)\nbind\nmodule\nnew_id\nremove_id\nuevent\nunbind\n"), "{printed}");
 }

@@ -162,22 +162,14 @@ fn the_journal_tells_what_was_done() {
     );
     assert_eq!(before["policy"], serde_json::json!({}));
     assert_eq!(after["policy"], serde_json::json!({"x.toml": "a\n"}));
-    assert_eq!(
-        after["modules"],
-        serde_json::json!(["e1000e", "igb", "vfio", "vfio_pci", "vfio_pci_core"])
-    );
+    assert_eq!(after["modules"], serde_json::json!(["e1000e", "igb", "vfio", "vfio_pci", "vfio_pci_core"]));
     let operations: Vec<(String, String, i64, Value)> = document["operations"]
         .as_array()
         .unwrap()
         .iter()
         .map(|operation| {
             let text = |name: &str| operation[name].as_str().unwrap().to_owned();
-            (
-                text("path"),
-                text("data"),
-                operation["result"].as_i64().unwrap(),
-                operation["error"].clone(),
-            )
+            (text("path"), text("data"), operation["result"].as_i64().unwrap(), operation["error"].clone())
         })
         .collect();
     let nic = "0000:00:02.0\n".to_owned();
@@ -187,12 +179,7 @@ fn the_journal_tells_what_was_done() {
         [
             ("modprobe".into(), "vfio-pci".into(), 0, well.clone()),
             ("/sys/bus/pci/drivers/e1000e/unbind".into(), nic.clone(), 0, well.clone()),
-            (
-                "/sys/devices/pci0000:00/0000:00:02.0/driver_override".into(),
-                "vfio-pci\n".into(),
-                0,
-                well.clone()
-            ),
+            ("/sys/devices/pci0000:00/0000:00:02.0/driver_override".into(), "vfio-pci\n".into(), 0, well.clone()),
             ("/sys/bus/pci/drivers/vfio-pci/bind".into(), nic.clone(), 0, well),
             ("/sys/bus/pci/drivers/vfio-pci/bind".into(), nic, 16, "EBUSY".into()),
         ]
@@ -280,8 +267,7 @@ fn old_kernels_make_readers_wait_for_the_device_lock() {
         sleep 0.1; kill -0 $one && kill -0 $two && echo they wait
         cat $D/$NIC/vendor
         simhost ctl release >/run/three; wait; cat /run/one; cat /run/two";
-    let printed =
-        fixture.sh(&["--fault", "0000:00:02.0:unbind:block"], &format!("{NAMES}{script}"));
+    let printed = fixture.sh(&["--fault", "0000:00:02.0:unbind:block"], &format!("{NAMES}{script}"));
     assert!(printed.starts_with("they wait\n0x8086\n(null)\nPCI_SLOT_NAME"), "{printed}");
 }
 
@@ -403,9 +389,7 @@ fn killed_it_leaves_no_mount_and_no_process() {
         let (mut child, writer) = started(&fixture, &["--fault", "*:unbind:block"], script);
         assert!(is_alive(&writer));
         let pid = child.id().to_string();
-        assert!(
-            Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success()
-        );
+        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
         let status = child.wait().unwrap();
         assert!(!status.success(), "{signal}: {status}");
         eventually("the blocked writer ends", || !is_alive(&writer));
@@ -429,8 +413,7 @@ fn what_a_command_leaves_behind_ends_with_it() {
 #[test]
 fn two_hosts_at_once_do_not_see_each_other() {
     let fixture = Fixture::new();
-    let (mut first, _) =
-        started(&fixture, &[], "put $NIC $P/e1000e/unbind; echo on; exec sleep 60");
+    let (mut first, _) = started(&fixture, &[], "put $NIC $P/e1000e/unbind; echo on; exec sleep 60");
     let printed = succeed(fixture.run(&[], &format!("{NAMES}basename $(readlink $D/$NIC/driver)")));
     assert_eq!(printed, "e1000e\n");
     first.kill().unwrap();
@@ -440,11 +423,7 @@ fn two_hosts_at_once_do_not_see_each_other() {
 #[test]
 fn every_fixture_of_the_repository_runs() {
     for host in support::fixtures() {
-        let printed = succeed(support::run(
-            &host,
-            &[],
-            "ls /sys/bus/pci/devices | wc -l; find /sys -type f | wc -l",
-        ));
+        let printed = succeed(support::run(&host, &[], "ls /sys/bus/pci/devices | wc -l; find /sys -type f | wc -l"));
         assert!(printed.lines().all(|count| count != "0"), "{}: {printed}", host.display());
     }
 }

@@ -17,8 +17,7 @@ impl Address {
     /// The address a routing-id distance away: how a VF's is found from its PF's
     /// (drivers/pci/iov.c, pci_iov_virtfn_bus). None past the end of the domain.
     pub fn offset(self, distance: u32) -> Option<Self> {
-        let id =
-            (u32::from(self.bus) << 8) | (u32::from(self.device) << 3) | u32::from(self.function);
+        let id = (u32::from(self.bus) << 8) | (u32::from(self.device) << 3) | u32::from(self.function);
         let id = u16::try_from(id.checked_add(distance)?).ok()?;
         let [bus, devfn] = id.to_be_bytes();
         Some(Self { domain: self.domain, bus, device: devfn >> 3, function: devfn & 7 })

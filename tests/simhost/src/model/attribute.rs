@@ -55,9 +55,7 @@ impl Attribute {
         match self {
             // dev_uevent and driver_override_show used the device lock up to 6.1; later kernels and the backported
             // generic driver_override do not.
-            Self::DriverOverride(address) | Self::Uevent(address) if release <= Release::V6_1 => {
-                Some(*address)
-            }
+            Self::DriverOverride(address) | Self::Uevent(address) if release <= Release::V6_1 => Some(*address),
             // drivers/pci/iov.c, sriov_numvfs_show
             Self::NumVfs(address) => Some(*address),
             _ => None,

@@ -69,8 +69,7 @@ impl Host {
         drivers: Vec<Driver>,
         tables: Tables,
     ) -> std::result::Result<Self, String> {
-        let number = Release::parse(release)
-            .ok_or_else(|| format!("{release:?} is not a kernel release"))?;
+        let number = Release::parse(release).ok_or_else(|| format!("{release:?} is not a kernel release"))?;
         let mut host = Self {
             title,
             release: number,
@@ -151,12 +150,10 @@ impl Host {
     fn read_device(&self, address: Address, path: String) -> std::result::Result<Device, String> {
         let node = self.tree.get(&path).ok_or_else(|| format!("sys/{path}: missing"))?;
         let number = |name: &str| {
-            let content =
-                node.content(name).ok_or_else(|| format!("sys/{path}/{name}: missing"))?;
+            let content = node.content(name).ok_or_else(|| format!("sys/{path}/{name}: missing"))?;
             let text = String::from_utf8_lossy(content);
             let digits = text.trim().trim_start_matches("0x");
-            u32::from_str_radix(digits, 16)
-                .map_err(|_| format!("sys/{path}/{name}: {text:?} is not a number"))
+            u32::from_str_radix(digits, 16).map_err(|_| format!("sys/{path}/{name}: {text:?} is not a number"))
         };
         let ids = Ids {
             vendor: number("vendor")? as u16,
@@ -168,10 +165,7 @@ impl Host {
         let modalias = node.content("modalias").unwrap_or_default();
         if modalias != format!("{}\n", ids.modalias()).as_bytes() {
             let found = String::from_utf8_lossy(modalias);
-            return Err(format!(
-                "sys/{path}/modalias: {found:?}, but the ids say {}",
-                ids.modalias()
-            ));
+            return Err(format!("sys/{path}/modalias: {found:?}, but the ids say {}", ids.modalias()));
         }
         let link = |name: &str| match node.get(name) {
             Some(Node::Link(target)) => target.rsplit('/').next().map(str::to_owned),
@@ -184,18 +178,15 @@ impl Host {
                 return Err(format!("sys/{path}/driver: {driver} is not in sys/{DRIVERS}"));
             }
         };
-        let group = link("iommu_group").map(|name| {
-            name.parse().map_err(|_| format!("sys/{path}/iommu_group: {name:?} is not a group"))
-        });
+        let group = link("iommu_group")
+            .map(|name| name.parse().map_err(|_| format!("sys/{path}/iommu_group: {name:?} is not a group")));
         let header_type = node.content("config").and_then(|config| config.get(0x0e)).copied();
         let bridge = match header_type {
             Some(byte) => byte & 0x7f != 0,
             None => matches!(ids.subclass(), 0x0604 | 0x0607),
         };
         let group = group.transpose()?;
-        let text = |name: &str| {
-            String::from_utf8_lossy(node.content(name).unwrap_or_default()).into_owned()
-        };
+        let text = |name: &str| String::from_utf8_lossy(node.content(name).unwrap_or_default()).into_owned();
         let driver_override = text("driver_override").trim_end_matches('\n').to_owned();
         let uevent = text("uevent");
         let uevent = uevent.lines().filter(|line| !line.starts_with("DRIVER="));
@@ -203,15 +194,11 @@ impl Host {
             address,
             ids,
             bridge,
-            driver_override: (!matches!(driver_override.as_str(), "" | "(null)"))
-                .then(|| driver_override.into()),
+            driver_override: (!matches!(driver_override.as_str(), "" | "(null)")).then(|| driver_override.into()),
             binding,
             group,
             cohort: group,
-            vfio_dev: node
-                .get("vfio-dev")
-                .and_then(|dir| dir.entries().next())
-                .map(|(name, _)| name.to_owned()),
+            vfio_dev: node.get("vfio-dev").and_then(|dir| dir.entries().next()).map(|(name, _)| name.to_owned()),
             physfn: None,
             sriov: None,
             uevent: uevent.flat_map(|line| [line, "\n"]).collect(),
@@ -223,10 +210,8 @@ impl Host {
     /// Puts the files behind which is the driver core in their places.
     fn show_device(&mut self, device: &Device) {
         let (address, path) = (device.address, &device.path);
-        let mut attributes = vec![
-            ("driver_override", Attribute::DriverOverride(address)),
-            ("uevent", Attribute::Uevent(address)),
-        ];
+        let mut attributes =
+            vec![("driver_override", Attribute::DriverOverride(address)), ("uevent", Attribute::Uevent(address))];
         let node = self.tree.get(path);
         let has = |name: &str| node.is_some_and(|node| node.get(name).is_some());
         if has("reset") {
@@ -249,17 +234,13 @@ impl Host {
     fn find_groups(&mut self) -> std::result::Result<(), String> {
         if let Some(groups) = self.tree.get(GROUPS) {
             for (name, _) in groups.entries() {
-                let number =
-                    name.parse().map_err(|_| format!("sys/{GROUPS}/{name}: not a number"))?;
+                let number = name.parse().map_err(|_| format!("sys/{GROUPS}/{name}: not a number"))?;
                 self.groups.insert(number, Some(number));
             }
         }
         for device in self.devices.values() {
             if let Some(group) = device.group.filter(|group| !self.groups.contains_key(group)) {
-                return Err(format!(
-                    "sys/{}/iommu_group: sys/{GROUPS}/{group} is missing",
-                    device.path
-                ));
+                return Err(format!("sys/{}/iommu_group: sys/{GROUPS}/{group} is missing", device.path));
             }
         }
         Ok(())
@@ -283,13 +264,11 @@ impl Host {
             let mut vfs = Vec::new();
             while let Some(Node::Link(target)) = node.get(&format!("virtfn{}", vfs.len())) {
                 let at = format!("{}/virtfn{}", device.path, vfs.len());
-                let vf: Option<Address> =
-                    target.rsplit('/').next().and_then(|name| name.parse().ok());
+                let vf: Option<Address> = target.rsplit('/').next().and_then(|name| name.parse().ok());
                 let vf = vf.filter(|vf| self.devices.contains_key(vf));
                 vfs.push(vf.ok_or_else(|| format!("sys/{at}: not a link to a VF"))?);
             }
-            let autoprobe =
-                node.content("sriov_drivers_autoprobe").is_none_or(|content| content != b"0\n");
+            let autoprobe = node.content("sriov_drivers_autoprobe").is_none_or(|content| content != b"0\n");
             let sriov = Sriov {
                 total: number("sriov_totalvfs", 10)?,
                 offset: number("sriov_offset", 10)?,
@@ -335,19 +314,15 @@ impl Host {
         let node @ Node::Dir(_) = self.tree.get(path)? else {
             return None;
         };
-        let shown =
-            node.entries().filter(|(name, node)| self.is_shown(&format!("{path}/{name}"), node));
+        let shown = node.entries().filter(|(name, node)| self.is_shown(&format!("{path}/{name}"), node));
         Some(shown.collect())
     }
 
     fn is_shown(&self, path: &str, node: &Node) -> bool {
-        let registry = ["class/", "block/", "dev/"]
-            .iter()
-            .any(|prefix| path.trim_start_matches('/').starts_with(prefix));
+        let registry =
+            ["class/", "block/", "dev/"].iter().any(|prefix| path.trim_start_matches('/').starts_with(prefix));
         match node {
-            Node::Link(target) if registry => {
-                resolve(path, target).is_some_and(|path| self.tree.get(&path).is_some())
-            }
+            Node::Link(target) if registry => resolve(path, target).is_some_and(|path| self.tree.get(&path).is_some()),
             _ => true,
         }
     }
@@ -376,8 +351,7 @@ impl Host {
         let sriov = |address| device(address)?.sriov.as_ref().ok_or(Errno::ENODEV);
         match attribute {
             Attribute::DriverOverride(address) => {
-                let mut content =
-                    device(address)?.driver_override.clone().unwrap_or(b"(null)".to_vec());
+                let mut content = device(address)?.driver_override.clone().unwrap_or(b"(null)".to_vec());
                 content.push(b'\n');
                 Ok(content)
             }
@@ -386,15 +360,9 @@ impl Host {
                 let driver = device.binding.driver().map(|driver| format!("DRIVER={driver}\n"));
                 Ok((driver.unwrap_or_default() + &device.uevent).into_bytes())
             }
-            Attribute::NumVfs(address) => {
-                Ok(format!("{}\n", sriov(address)?.vfs.len()).into_bytes())
-            }
-            Attribute::VfAutoprobe(address) => {
-                Ok(format!("{}\n", u8::from(sriov(address)?.autoprobe)).into_bytes())
-            }
-            Attribute::DriversAutoprobe => {
-                Ok(format!("{}\n", u8::from(self.autoprobe)).into_bytes())
-            }
+            Attribute::NumVfs(address) => Ok(format!("{}\n", sriov(address)?.vfs.len()).into_bytes()),
+            Attribute::VfAutoprobe(address) => Ok(format!("{}\n", u8::from(sriov(address)?.autoprobe)).into_bytes()),
+            Attribute::DriversAutoprobe => Ok(format!("{}\n", u8::from(self.autoprobe)).into_bytes()),
             _ => Err(Errno::EACCES),
         }
     }
@@ -571,8 +539,7 @@ impl Host {
         if self.release < Release::V6_1 {
             return Ok(());
         }
-        let taken: BTreeSet<&str> =
-            self.devices.values().filter_map(|device| device.vfio_dev.as_deref()).collect();
+        let taken: BTreeSet<&str> = self.devices.values().filter_map(|device| device.vfio_dev.as_deref()).collect();
         let name = free(|number| !taken.contains(format!("vfio{number}").as_str()));
         let name = format!("vfio{name}");
         let device = self.device_mut(address)?;
@@ -608,8 +575,7 @@ impl Host {
             }
             return Ok(());
         }
-        let templates =
-            self.driver(driver).map(|driver| driver.children.clone()).unwrap_or_default();
+        let templates = self.driver(driver).map(|driver| driver.children.clone()).unwrap_or_default();
         for template in templates {
             let kind = template.split('/').next().unwrap_or_default().to_owned();
             let stem = match kind.as_str() {
@@ -619,18 +585,13 @@ impl Host {
             };
             let number = free(|number| {
                 let taken = format!("{kind}/{stem}{number}");
-                self.devices
-                    .values()
-                    .all(|device| self.tree.get(&format!("{}/{taken}", device.path)).is_none())
+                self.devices.values().all(|device| self.tree.get(&format!("{}/{taken}", device.path)).is_none())
             });
             let child = template.replace("{name}", &format!("{stem}{number}"));
             let at = format!("{path}/{child}");
             self.tree.insert(&at, Node::dir());
             if kind == "net" {
-                self.tree.insert(
-                    &format!("{at}/address"),
-                    Node::file(format!("02:00:00:00:00:{number:02x}\n")),
-                );
+                self.tree.insert(&format!("{at}/address"), Node::file(format!("02:00:00:00:00:{number:02x}\n")));
                 self.tree.insert(&format!("{at}/operstate"), Node::file("down\n"));
             }
             let name = child.rsplit('/').next().unwrap_or_default();
@@ -686,9 +647,7 @@ impl Host {
             self.tree.insert(&format!("{path}/{file}"), Node::Attribute(attribute));
         }
         let module = self.driver(name).and_then(|driver| driver.module.clone());
-        if let Some(module) =
-            module.filter(|module| self.tree.get(&format!("module/{module}")).is_some())
-        {
+        if let Some(module) = module.filter(|module| self.tree.get(&format!("module/{module}")).is_some()) {
             self.tree.link(&format!("{path}/module"), &format!("module/{module}"));
             self.tree.link(&format!("module/{module}/drivers/pci:{name}"), &path);
         }
@@ -738,10 +697,7 @@ impl Host {
         self.tree.link(&format!("{DEVICES}/{address}"), &path);
         self.tree.link(&format!("{path}/subsystem"), "bus/pci");
         if let Some(template) = group {
-            let together = self
-                .groups
-                .iter()
-                .find(|(_, cohort)| device.cohort.is_some() && **cohort == device.cohort);
+            let together = self.groups.iter().find(|(_, cohort)| device.cohort.is_some() && **cohort == device.cohort);
             let number = match together {
                 Some((number, _)) => *number,
                 None => {

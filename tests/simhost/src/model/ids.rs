@@ -154,13 +154,7 @@ impl fmt::Display for Ids {
 mod tests {
     use super::{Ids, Pattern};
 
-    const NIC: Ids = Ids {
-        vendor: 0x15b3,
-        device: 0x101e,
-        subvendor: 0x15b3,
-        subdevice: 0x0061,
-        class: 0x020000,
-    };
+    const NIC: Ids = Ids { vendor: 0x15b3, device: 0x101e, subvendor: 0x15b3, subdevice: 0x0061, class: 0x020000 };
 
     #[test]
     fn modalias_is_the_kernels() {

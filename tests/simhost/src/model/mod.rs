@@ -25,8 +25,6 @@ pub use driver::{Driver, Probe};
 pub use errno::{Errno, Result};
 pub use host::{Host, Release};
 pub use ids::{Ids, Pattern};
-pub use operation::{
-    Core, LoadError, Lock, Place, Step, insert_module, load_module, unload_module, vanish, write,
-};
+pub use operation::{Core, LoadError, Lock, Place, Step, insert_module, load_module, unload_module, vanish, write};
 pub use state::{DeviceState, State};
 pub use tree::{Node, resolve};

@@ -42,17 +42,14 @@ impl Tables {
 
     /// Reads `modules.builtin`.
     pub fn read_builtin(&mut self, text: &str) {
-        self.builtin.extend(
-            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(module_of_path),
-        );
+        self.builtin.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(module_of_path));
     }
 
     /// Reads `modules.alias`. The module is what follows the last space: patterns may have spaces.
     pub fn read_alias(&mut self, text: &str) {
         let lines = text.lines().filter_map(|line| line.strip_prefix("alias "));
         let pairs = lines.filter_map(|rest| rest.rsplit_once(' '));
-        self.aliases
-            .extend(pairs.map(|(pattern, module)| (normalise(pattern), normalise(module.trim()))));
+        self.aliases.extend(pairs.map(|(pattern, module)| (normalise(pattern), normalise(module.trim()))));
     }
 
     /// Reads `modules.builtin.modinfo`: `module.key=value`, each ended by a NUL.
@@ -72,10 +69,7 @@ impl Tables {
                 continue;
             }
             let Some(module) = words.next() else { continue };
-            let after = words
-                .skip_while(|word| *word != "post:")
-                .skip(1)
-                .take_while(|word| *word != "pre:");
+            let after = words.skip_while(|word| *word != "post:").skip(1).take_while(|word| *word != "pre:");
             self.after.entry(normalise(module)).or_default().extend(after.map(normalise));
         }
     }
@@ -103,10 +97,7 @@ impl Tables {
 
     /// What needs it.
     pub fn needed_by<'a>(&'a self, module: &'a str) -> impl Iterator<Item = &'a str> {
-        let needing = self
-            .modules
-            .iter()
-            .filter(move |(_, other)| other.needs.iter().any(|name| name == module));
+        let needing = self.modules.iter().filter(move |(_, other)| other.needs.iter().any(|name| name == module));
         needing.map(|(name, _)| name.as_str())
     }
 
@@ -153,9 +144,7 @@ impl Config {
         for line in text.replace("\\\n", "").lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
-                ["alias", pattern, module] => {
-                    self.aliases.push((normalise(pattern), normalise(module)))
-                }
+                ["alias", pattern, module] => self.aliases.push((normalise(pattern), normalise(module))),
                 ["blacklist", module] => {
                     self.blacklist.insert(normalise(module));
                 }

@@ -135,11 +135,7 @@ mod tests {
     fn links_have_the_depth_the_kernel_gives_them() {
         let mut tree = Node::dir();
         for (path, target, spelt) in [
-            (
-                "devices/pci0000:00/0000:00:01.0/driver",
-                "bus/pci/drivers/e1000e",
-                "../../../bus/pci/drivers/e1000e",
-            ),
+            ("devices/pci0000:00/0000:00:01.0/driver", "bus/pci/drivers/e1000e", "../../../bus/pci/drivers/e1000e"),
             (
                 "devices/pci0000:00/0000:00:01.0/0000:01:00.0/driver",
                 "bus/pci/drivers/vfio-pci",
@@ -150,11 +146,7 @@ mod tests {
                 "devices/pci0000:00/0000:00:01.0",
                 "../../../../devices/pci0000:00/0000:00:01.0",
             ),
-            (
-                "devices/pci0000:00/0000:00:01.1/physfn",
-                "devices/pci0000:00/0000:00:01.0",
-                "../0000:00:01.0",
-            ),
+            ("devices/pci0000:00/0000:00:01.1/physfn", "devices/pci0000:00/0000:00:01.0", "../0000:00:01.0"),
         ] {
             tree.link(path, target);
             assert_eq!(tree.get(path), Some(&Node::Link(spelt.into())));

@@ -98,16 +98,11 @@ impl Fixture {
              alias vfio_pci:v00008086d00001520sv*sd*bc*sc*i* vf_vfio_pci\n",
         );
         fixture.file(&format!("{modules}/modules.builtin"), "kernel/drivers/pci/pcieport.ko\n");
-        for (driver, module) in
-            [("pcieport", None), ("e1000e", Some("e1000e")), ("igb", Some("igb"))]
-        {
+        for (driver, module) in [("pcieport", None), ("e1000e", Some("e1000e")), ("igb", Some("igb"))] {
             fixture.directory(&format!("sys/bus/pci/drivers/{driver}"));
             if let Some(module) = module {
                 fixture.directory(&format!("sys/module/{module}/drivers"));
-                fixture.link(
-                    &format!("sys/bus/pci/drivers/{driver}/module"),
-                    &format!("../../../../module/{module}"),
-                );
+                fixture.link(&format!("sys/bus/pci/drivers/{driver}/module"), &format!("../../../../module/{module}"));
                 fixture.link(
                     &format!("sys/module/{module}/drivers/pci:{driver}"),
                     &format!("../../../bus/pci/drivers/{driver}"),
@@ -206,22 +201,13 @@ impl Fixture {
         config[2..4].copy_from_slice(&u16::from_str_radix(device, 16).unwrap().to_le_bytes());
         config[0x0e] = u8::from(class == "060400");
         self.bytes(&format!("{path}/config"), &config);
-        self.link(
-            &format!("sys/bus/pci/devices/{address}"),
-            &format!("../../../devices/{parent}/{address}"),
-        );
+        self.link(&format!("sys/bus/pci/devices/{address}"), &format!("../../../devices/{parent}/{address}"));
         self.link(&format!("{path}/subsystem"), &format!("{up}bus/pci"));
         if let Some(group) = group {
             let members = format!("sys/kernel/iommu_groups/{group}");
             self.file(&format!("{members}/type"), "DMA-FQ\n");
-            self.file(
-                &format!("{members}/reserved_regions"),
-                "0x00000000fee00000 0x00000000feefffff msi\n",
-            );
-            self.link(
-                &format!("{members}/devices/{address}"),
-                &format!("../../../../devices/{parent}/{address}"),
-            );
+            self.file(&format!("{members}/reserved_regions"), "0x00000000fee00000 0x00000000feefffff msi\n");
+            self.link(&format!("{members}/devices/{address}"), &format!("../../../../devices/{parent}/{address}"));
             self.link(&format!("{path}/iommu_group"), &format!("{up}kernel/iommu_groups/{group}"));
         }
         if let Some(driver) = driver {
