@@ -148,7 +148,7 @@ _vfioctl() {
                     return 0
                     ;;
                 --force)
-                    COMPREPLY=($(compgen -W "driver" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "driver vfio" -- "${cur}"))
                     return 0
                     ;;
                 --root)

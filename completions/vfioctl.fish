@@ -26,7 +26,7 @@ end
 
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
-complete -c vfioctl -n "__fish_vfioctl_needs_command" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -l color -d 'Colour the output' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -49,7 +49,7 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l driver -d 'Only
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l group -d 'Only devices of this IOMMU group' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l color -d 'Colour the output' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -61,7 +61,7 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -s h -l help -d 'P
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -s V -l version -d 'Print version'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -l color -d 'Colour the output' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -73,7 +73,7 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand show" -s V -l version -d
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -l modalias -d 'A modalias in place of a device' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -l color -d 'Colour the output' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -85,7 +85,7 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand match" -s V -l version -
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -l modalias -d 'A modalias in place of a device' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -l color -d 'Colour the output' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -95,10 +95,11 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -s v -l verbose
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -s h -l help -d 'Print help'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -s V -l version -d 'Print version'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l driver -d 'Take this driver (\'-\' and \'_\' alike); none: keep all drivers off' -r
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l force -d 'Do it in spite of what speaks against it' -r -f -a "driver\t'The driver does not list the device'"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l force -d 'Do it in spite of what speaks against it' -r -f -a "driver\t'The driver does not list the device'
+vfio\t'Another framework has made a VFIO device of it'"
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l color -d 'Colour the output' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -113,7 +114,7 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -s V -l version -d
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l driver -d 'Bind to this driver instead of the kernel\'s own choice' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l color -d 'Colour the output' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -125,7 +126,7 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -s h -l help -d 
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -s V -l version -d 'Print version'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l color -d 'Colour the output' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -136,7 +137,7 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -s h -l help -d '
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -s V -l version -d 'Print version'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l timeout -d 'Give up on a call into the kernel after S seconds' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l color -d 'Colour the output' -r -f -a "auto\t''
 always\t''
 never\t''"

@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernel_name::is_same_name;
+
 /// The bundled set of drivers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "'de: 'static"))]
@@ -305,7 +307,7 @@ impl Catalog {
 
     /// The driver that someone means, with '-' or '_', by the driver's name or the module's.
     pub fn by_any_name(&self, name: &str) -> Option<&Driver> {
-        self.drivers.iter().find(|d| same_name(d.module, name) || same_name(d.driver, name))
+        self.drivers.iter().find(|d| is_same_name(d.module, name) || is_same_name(d.driver, name))
     }
 
     /// The drivers whose tables list this device; the generic driver's lists none.
@@ -359,12 +361,6 @@ impl Driver {
         let there = self.features.migration.iter().filter(|m| m.since <= kernel);
         there.max_by_key(|m| m.since).map(|m| m.flags.as_slice())
     }
-}
-
-/// Whether two names are one to the kernel's module loader, to which '-' and '_' are the same.
-fn same_name(a: &str, b: &str) -> bool {
-    let normal = |c| if c == b'-' { b'_' } else { c };
-    a.bytes().map(normal).eq(b.bytes().map(normal))
 }
 
 impl fmt::Display for Errno {

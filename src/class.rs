@@ -85,7 +85,7 @@ impl FromStr for ClassFilter {
         }
         let names: Vec<&str> = CLASSES.iter().map(|(_, name)| *name).collect();
         Err(format!(
-            "not a class: give two to six hex digits (0108), or one of {}, or a subclass such as nvme, ethernet or vga",
+            "not a class: give two, four or six hex digits (0108), or one of {}, or a subclass such as nvme, ethernet or vga",
             names.join(", ")
         ))
     }

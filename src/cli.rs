@@ -47,9 +47,9 @@ pub struct Common {
     #[arg(long, global = true)]
     pub dry_run: bool,
 
-    /// Give up on a call into the kernel after S seconds
-    #[arg(long, global = true, value_name = "S", default_value = "60", value_parser = seconds)]
-    pub timeout: Duration,
+    /// Give up on a call into the kernel after S seconds, not 60
+    #[arg(long, global = true, value_name = "S", value_parser = seconds)]
+    pub timeout: Option<Duration>,
 
     /// Colour the output
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
@@ -152,6 +152,8 @@ pub struct Bind {
 pub enum Force {
     /// The driver does not list the device
     Driver,
+    /// Another framework has made a VFIO device of it
+    Vfio,
 }
 
 /// How to give back.
@@ -162,7 +164,7 @@ pub struct Unbind {
     pub addresses: Vec<Address>,
 
     /// Bind to this driver instead of the kernel's own choice
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", value_parser = some_driver)]
     pub driver: Option<DriverName>,
 
     /// Leave the choice that is kept
@@ -170,10 +172,17 @@ pub struct Unbind {
     pub no_save: bool,
 }
 
+fn some_driver(text: &str) -> Result<DriverName, String> {
+    match text {
+        "none" => Err("to keep all drivers off, say 'vfioctl bind --driver none'".to_string()),
+        name => name.parse().map_err(|error: crate::kernel_name::NameError| error.to_string()),
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_string())?;
     match Duration::try_from_secs_f64(seconds) {
         Ok(timeout) if !timeout.is_zero() => Ok(timeout),
-        _ => Err("must be more than 0 seconds".to_string()),
+        _ => Err("must be more than 0 seconds, and finite".to_string()),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use crate::address::Address;
 use crate::guard;
@@ -11,8 +12,8 @@ use crate::kernel_name::{DriverName, ModuleName};
 use crate::matcher::{Match, Modalias, rank};
 use crate::modules::{ModuleState, Modules, TableError, Tables};
 use crate::plan::{Facts, Sibling};
-use crate::sysfs::{Device, Group, Node, ReadError};
-use crate::verdict::{Candidate, ModuleFacts, Position, judge};
+use crate::sysfs::{Device, Group, Node, Overrides, ReadError};
+use crate::verdict::{self, Candidate, ModuleFacts, Position, judge};
 
 /// Finds candidates, with one reading of the tables for all devices.
 pub struct Chooser<'a> {
@@ -54,10 +55,8 @@ impl<'a> Chooser<'a> {
 
     /// A device's position; the PF's driver is read only where there is a PF.
     fn position(&self, device: &Device) -> Result<Position, ReadError> {
-        match device.pf {
-            None => Ok(Position::NotVf),
-            Some(pf) => Ok(Position::Vf { pf, pf_driver: driver_of(self.host, pf)? }),
-        }
+        let pf_driver = device.pf.map(|pf| driver_of(self.host, pf)).transpose()?.flatten();
+        Ok(Position::of(device, pf_driver))
     }
 
     fn module_facts(&self, matches: &[Match]) -> Result<ModuleFacts, ReadError> {
@@ -92,33 +91,23 @@ impl<'a> BestOf<'a> {
         BestOf { chooser, known: BTreeMap::new() }
     }
 
-    /// The tables it answers from.
-    pub fn tables(&self) -> &Tables {
-        &self.chooser.tables
-    }
-
     /// The name of the best driver for a device whose PF, if it has one, is on `pf_driver`.
     pub fn name(&mut self, device: &Device, pf_driver: Option<&DriverName>) -> Result<Option<String>, ReadError> {
-        if device.is_bridge() {
-            return Ok(None);
-        }
+        let position = Position::of(device, pf_driver.cloned());
         let key = (device.modalias.as_str().to_string(), pf_driver.cloned(), device.pf.is_some());
         if let Some(name) = self.known.get(&key) {
             return Ok(name.clone());
         }
-        let position = match device.pf {
-            Some(pf) => Position::Vf { pf, pf_driver: pf_driver.cloned() },
-            None => Position::NotVf,
-        };
         let candidates = self.chooser.candidates(&device.modalias, &position)?;
-        let name = crate::plan::best(device, &candidates).map(|candidate| candidate.name().to_string());
+        let name = verdict::chosen(&candidates).map(|candidate| candidate.name().to_string());
         self.known.insert(key, name.clone());
         Ok(name)
     }
 }
 
 /// Reads a device's surroundings.
-pub fn facts(host: &Host, device: Device) -> Result<Facts, ReadError> {
+/// `patience` is for its override, which on older kernels waits for the device's lock.
+pub fn facts(host: &Host, device: Device, patience: Duration) -> Result<Facts, ReadError> {
     let group = device.iommu_group.map(|number| Group::read(host, number)).transpose()?;
     let mut siblings = Vec::new();
     for &address in group.iter().flat_map(|group| &group.devices) {
@@ -139,6 +128,7 @@ pub fn facts(host: &Host, device: Device) -> Result<Facts, ReadError> {
     };
     let unsafe_mode = host.module(&vfio()).join("parameters/enable_unsafe_noiommu_mode");
     Ok(Facts {
+        driver_override: Overrides::new(host, patience).read(device.address)?,
         is_vfio_device,
         group,
         siblings,
@@ -151,7 +141,7 @@ pub fn facts(host: &Host, device: Device) -> Result<Facts, ReadError> {
 /// The driver a device is on.
 pub fn driver_of(host: &Host, address: Address) -> Result<Option<DriverName>, ReadError> {
     let name = Node::new(host.device(address)).link_name("driver")?;
-    Ok(name.and_then(|name| name.parse().ok()))
+    Ok(name.map(DriverName::from_kernel))
 }
 
 fn vfio() -> ModuleName {

@@ -12,6 +12,12 @@ use serde::Serialize;
 #[error("'{0}' is not a name a kernel module or driver can have")]
 pub struct NameError(String);
 
+/// Are two names one to the kernel's module loader, to which '-' and '_' are the same?
+pub fn is_same_name(a: &str, b: &str) -> bool {
+    let normal = |byte| if byte == b'-' { b'_' } else { byte };
+    a.bytes().map(normal).eq(b.bytes().map(normal))
+}
+
 /// What may stand in such a name: one path component, nothing a terminal or a sysfs write would take amiss.
 fn check(text: &str) -> Result<(), NameError> {
     let fits = (1..=64).contains(&text.len())
@@ -32,6 +38,12 @@ impl DriverName {
         DriverName("none".to_string())
     }
 
+    /// A name that the kernel itself has told, as the last component of a path. Drivers may call themselves what they like
+    /// (`budget dvb` is one); what a user types is held to more.
+    pub fn from_kernel(name: String) -> DriverName {
+        DriverName(name)
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -39,7 +51,7 @@ impl DriverName {
 
     /// The same name but for `-` and `_`?
     pub fn is_spelled_like(&self, name: &str) -> bool {
-        self.0.replace('-', "_") == name.replace('-', "_")
+        is_same_name(&self.0, name)
     }
 }
 
@@ -63,11 +75,6 @@ impl fmt::Display for DriverName {
 pub struct ModuleName(String);
 
 impl ModuleName {
-    /// The generic VFIO PCI driver's module.
-    pub fn vfio_pci() -> ModuleName {
-        ModuleName("vfio_pci".to_string())
-    }
-
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -9,7 +9,8 @@
 //! * [`host`] is the root directory and the kernel release, and the only place that spells a path.
 //! * [`address`] and [`kernel_name`] are the names of things: devices, drivers, modules.
 //! * [`class`] has short names for device classes.
-//! * [`sysfs`] is what the kernel says, typed, and in [`sysfs::control`] the only writes.
+//! * [`sysfs`] is what the kernel says, typed, and in [`sysfs::control`] the only writes;
+//!   what can block is done by [`sysfs::attendant`], a process that can be left behind.
 //! * [`matcher`] is pure: from a modalias and alias tables to a ranking.
 //! * [`modules`] reads the tables' files, knows which modules can be had, and runs modprobe.
 //! * [`catalog`] is `data/drivers.json`, typed.
@@ -18,6 +19,7 @@
 //! * [`drop_in`] has the rules of drop-in directories, for policy and for modprobe.d.
 //! * [`guard`] finds out who is using a device.
 //! * [`gather`] reads what the pure parts decide on.
+//! * [`target`] goes from a driver's name, as typed, to a driver that can be bound.
 //! * [`plan`] is pure: from facts to a plan or a refusal.
 //! * [`apply`] carries a plan out, checks each step and undoes what failed; [`lock`] keeps two of us from one device.
 //! * [`outcome`] is what became of a device, and the exit status that says so.
@@ -46,4 +48,5 @@ pub mod policy;
 pub mod process;
 pub mod report;
 pub mod sysfs;
+pub mod target;
 pub mod verdict;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One lock a device: two vfioctl at once wait for each other on one device, and not on two.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,8 +47,9 @@ impl DeviceLock {
         let directory = host.locks();
         let path = directory.join(format!("{address}.lock"));
         let fail = |source| LockError::File { path: path.clone(), source };
-        fs::create_dir_all(&directory).map_err(fail)?;
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(fail)?;
+        // For root alone: whoever may open the file for reading may hold the lock, and keep everyone waiting.
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(fail)?;
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(fail)?;
         let started = Instant::now();
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {

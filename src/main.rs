@@ -8,27 +8,22 @@ use anstream::eprintln;
 use clap::Parser;
 use vfioctl::cli::Cli;
 use vfioctl::command;
-use vfioctl::sysfs::control;
+use vfioctl::sysfs::attendant;
 
 fn main() -> ExitCode {
     // Not a command of the user's, and no argument parser's work.
-    if std::env::args_os().nth(1).is_some_and(|word| word == control::WRITER_COMMAND) {
-        return match control::serve(io::stdin().lock(), io::stdout().lock()) {
+    if std::env::args_os().nth(1).is_some_and(|word| word == attendant::ARGUMENT) {
+        return match attendant::serve(io::stdin().lock(), io::stdout().lock()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         };
     }
     match command::run(Cli::parse()) {
         Ok(status) => ExitCode::from(status),
-        // A reader that has seen enough is no failure.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vfioctl: {error:#}");
-            ExitCode::FAILURE
+            // Our errors name their causes themselves.
+            eprintln!("vfioctl: {error}");
+            ExitCode::from(command::exit_status(&error))
         }
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

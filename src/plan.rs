@@ -9,13 +9,15 @@ use crate::kernel_name::{DriverName, ModuleName};
 use crate::modules::ModuleState;
 use crate::outcome::{Failure, Kind};
 use crate::sysfs::{Device, Group};
-use crate::verdict::{self, Candidate, Verdict};
+use crate::verdict::{Candidate, Verdict};
 
 /// What is known of a device before anything is done to it.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// The device.
     pub device: Device,
+    /// `driver_override`; `None` when unset. The kernel takes any text, so it need not be a driver's name.
+    pub driver_override: Option<String>,
     /// Has its driver made a VFIO device of it (`vfio-dev/`)?
     pub is_vfio_device: bool,
     /// Its IOMMU group.
@@ -26,6 +28,25 @@ pub struct Facts {
     pub holders: Vec<Holder>,
     /// May VFIO do without an IOMMU here (`enable_unsafe_noiommu_mode`)?
     pub may_lack_iommu: bool,
+}
+
+impl Facts {
+    /// Is the device on a driver of the VFIO family, or on one that its override put it on? Then giving it back means
+    /// taking it from there; a native driver keeps it.
+    fn is_on_vfio_driver(&self) -> bool {
+        self.device.driver.as_ref().is_some_and(|driver| {
+            Catalog::bundled().by_driver(driver.as_str()).is_some()
+                || self.driver_override.as_deref() == Some(driver.as_str())
+        })
+    }
+
+    fn is_on(&self, driver: &str) -> bool {
+        self.device.driver.as_ref().is_some_and(|current| current.as_str() == driver)
+    }
+
+    fn has_override(&self, text: &str) -> bool {
+        self.driver_override.as_deref() == Some(text)
+    }
 }
 
 /// Another device in the same IOMMU group.
@@ -86,7 +107,7 @@ pub enum Action {
     Unbind(DriverName),
     /// Load a module by its name.
     Load(ModuleName),
-    /// Load the native drivers that the modalias names.
+    /// Load the native drivers that the modalias names, if there are any.
     LoadNative,
     /// Bind to this driver, and verify it.
     Bind(Target),
@@ -123,8 +144,8 @@ pub struct BindPlan {
 /// One driver to try.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attempt {
-    /// The driver.
-    pub target: Target,
+    /// The driver; `None` where the device is to be kept off all drivers.
+    pub target: Option<Target>,
     /// How.
     pub steps: Vec<Step>,
 }
@@ -145,43 +166,41 @@ pub enum Wanted {
 pub struct Manner {
     /// No other driver when the best cannot be used or fails.
     pub is_strict: bool,
-    /// The user insists.
-    pub is_forced: bool,
+    /// Also a driver that does not list the device.
+    pub any_driver: bool,
+    /// Also a device that another framework has made a VFIO device of.
+    pub take_over: bool,
 }
 
 /// Plans a bind.
 pub fn bind(facts: &Facts, wanted: &Wanted, manner: Manner) -> Result<BindPlan, Failure> {
     let device = &facts.device;
+    if !matches!(wanted, Wanted::Named(target) if !target.is_vfio) {
+        check_no_bridge(device)?;
+    }
     let targets = match wanted {
-        Wanted::NoDriver => {
-            check_free(facts)?;
-            return Ok(keep_off(device));
-        }
+        Wanted::NoDriver => return keep_off(facts),
         Wanted::Named(target) => vec![target.clone()],
         Wanted::Best(candidates) => best_targets(device, candidates, manner.is_strict)?,
     };
     let first = &targets[0];
-    let is_on_first = device.driver.is_some() && device.driver == first.driver;
-    if !is_on_first && first.is_vfio {
-        check(facts, manner)?;
+    // The link alone says little: it shows before the probe is over (`drivers/base/dd.c`, `really_probe`).
+    let is_on_first = facts.is_on(first.name()) && (!first.is_vfio || facts.is_vfio_device);
+    if is_on_first {
+        return Ok(BindPlan { attempts: Vec::new(), warnings: doubts(wanted) });
+    }
+    if first.is_vfio {
+        check_fit(facts, manner)?;
     }
     if first.state == ModuleState::Missing {
         return Err(missing_module(device.address, first));
     }
+    check_may_leave(facts)?;
 
-    if !is_on_first {
-        check_free(facts)?;
-    }
-
-    let mut warnings = Vec::new();
-    if let Wanted::Best(candidates) = wanted {
-        warnings.extend(doubts(candidates));
-    }
+    let mut warnings = doubts(wanted);
     warnings.extend(group_warning(facts).filter(|_| first.is_vfio));
-    let attempts = match is_on_first {
-        true => Vec::new(),
-        false => targets.into_iter().map(|target| attempt(device, target)).collect(),
-    };
+    let attempts =
+        targets.into_iter().map(|target| Attempt { steps: steps_to(facts, &target), target: Some(target) }).collect();
     Ok(BindPlan { attempts, warnings })
 }
 
@@ -190,61 +209,53 @@ fn best_targets(
     candidates: &[(Candidate, ModuleState)],
     is_strict: bool,
 ) -> Result<Vec<Target>, Failure> {
-    let usable: Vec<Target> = candidates
-        .iter()
-        .filter(|(candidate, _)| candidate.verdict != Verdict::Blocked)
-        .map(|(candidate, state)| Target {
-            module: Some(candidate.module.clone()),
-            driver: candidate.driver.clone(),
-            state: *state,
-            is_vfio: true,
-            reason: choice_reason(candidate),
-        })
-        .collect();
-    let blocked = candidates.iter().find(|(candidate, _)| candidate.verdict == Verdict::Blocked);
-    if is_strict {
-        if let (Some((candidate, _)), Some((first, _))) = (blocked, candidates.first()) {
-            if candidate.module == first.module {
-                let why = candidate.reasons.join("; ");
-                return Err(Failure::new(
-                    Kind::Unsafe,
-                    format!("{}: the best driver, {}, cannot be used: {why}", device.address, candidate.name()),
-                    "mend that, or leave --strict out to take the next best".to_string(),
-                ));
-            }
-        }
-    }
-    if usable.is_empty() {
-        let why = match blocked {
-            Some((candidate, _)) => {
-                format!(" that can be used: {}: {}", candidate.name(), candidate.reasons.join("; "))
-            }
-            None => String::new(),
-        };
+    let address = device.address;
+    let blocked = candidates.iter().map(|(candidate, _)| candidate).find(|c| c.verdict == Verdict::Blocked);
+    let is_best_blocked = candidates.first().is_some_and(|(first, _)| first.verdict == Verdict::Blocked);
+    if let Some(candidate) = blocked.filter(|_| is_strict && is_best_blocked) {
         return Err(Failure::new(
-            Kind::NoDriver,
-            format!("{}: no VFIO driver matches {}{why}", device.address, device.modalias.as_str()),
-            "see 'vfioctl drivers' for what this kernel has",
+            Kind::Unsafe,
+            format!(
+                "{address}: the best driver, {}, cannot be used: {}",
+                candidate.name(),
+                candidate.reasons.join("; ")
+            ),
+            "mend that, or leave --strict out to take the next best",
         ));
     }
-    let mut targets = usable.into_iter();
-    let best: Vec<Target> = targets.by_ref().take(1).collect();
+    let mut targets =
+        candidates.iter().filter(|(candidate, _)| candidate.verdict != Verdict::Blocked).map(|(candidate, state)| {
+            Target {
+                module: Some(candidate.module.clone()),
+                driver: candidate.driver.clone(),
+                state: *state,
+                is_vfio: true,
+                reason: candidate.claim(),
+            }
+        });
+    let Some(best) = targets.next() else {
+        let why = blocked.map_or(String::new(), |candidate| {
+            format!(" and can be used: {}: {}", candidate.name(), candidate.reasons.join("; "))
+        });
+        return Err(Failure::new(
+            Kind::NoDriver,
+            format!("{address}: no VFIO driver matches {}{why}", device.modalias.as_str()),
+            "see 'vfioctl drivers' for what this kernel has",
+        ));
+    };
     // A fallback that is not there is none.
     let fallbacks = targets.filter(|target| !is_strict && target.state != ModuleState::Missing);
-    Ok(best.into_iter().chain(fallbacks).collect())
-}
-
-fn choice_reason(candidate: &Candidate) -> String {
-    format!("matches {} ({} of 7 fields open)", candidate.alias, candidate.wildcards)
+    Ok(std::iter::once(best).chain(fallbacks).collect())
 }
 
 /// What the chosen driver falls short of, and what better one was passed over.
-fn doubts(candidates: &[(Candidate, ModuleState)]) -> Vec<String> {
+fn doubts(wanted: &Wanted) -> Vec<String> {
+    let Wanted::Best(candidates) = wanted else { return Vec::new() };
     let mut doubts = Vec::new();
     for (candidate, _) in candidates {
         match candidate.verdict {
             Verdict::Blocked => {
-                doubts.push(format!("{} passed over: {}", candidate.name(), candidate.reasons.join("; ")))
+                doubts.push(format!("{} passed over: {}", candidate.name(), candidate.reasons.join("; ")));
             }
             Verdict::Limited => doubts.push(format!("{}: {}", candidate.name(), candidate.reasons.join("; "))),
             Verdict::Best | Verdict::Fallback => {}
@@ -274,34 +285,17 @@ fn group_warning(facts: &Facts) -> Option<String> {
 }
 
 /// What must not or cannot be bound to VFIO, whatever the driver.
-fn check(facts: &Facts, manner: Manner) -> Result<(), Failure> {
+fn check_fit(facts: &Facts, manner: Manner) -> Result<(), Failure> {
     let device = &facts.device;
     let address = device.address;
-    if let Some(driver) = device.driver.as_ref().filter(|_| facts.is_vfio_device && !manner.is_forced) {
-        if !is_vfio_driver(device) {
+    if let Some(driver) = device.driver.as_ref().filter(|_| facts.is_vfio_device && !manner.take_over) {
+        if !facts.is_on_vfio_driver() {
             return Err(Failure::new(
                 Kind::Unsafe,
                 format!("{address} is a VFIO device already, made by driver {driver}: it was left alone"),
-                "give it to the guest as it is, or name a driver with --driver and --force",
+                "give it to the guest as it is, or take it with --force=vfio",
             ));
         }
-    }
-    if device.is_bridge() {
-        return Err(Failure::new(
-            Kind::Unsafe,
-            format!("{address} is a bridge: no VFIO driver takes one"),
-            "bind the devices behind it; a bridge on pcieport does not keep its IOMMU group from being used",
-        ));
-    }
-    if !device.vfs.is_empty() {
-        return Err(Failure::new(
-            Kind::Unsafe,
-            format!(
-                "{address} is a PF with {} VFs enabled: taking its driver away would destroy them",
-                device.vfs.len()
-            ),
-            format!("write 0 to /sys/bus/pci/devices/{address}/sriov_numvfs first, or bind its VFs instead"),
-        ));
     }
     match &facts.group {
         None if facts.may_lack_iommu => Ok(()),
@@ -313,8 +307,8 @@ fn check(facts: &Facts, manner: Manner) -> Result<(), Failure> {
         Some(group) if group.is_direct_mapped => Err(Failure::new(
             Kind::Unsafe,
             format!(
-                "{address}: firmware has asked for a fixed mapping in IOMMU group {} (a 'direct' line in its reserved_regions): \
-                 VFIO cannot have it",
+                "{address}: firmware has asked for a fixed mapping in IOMMU group {} (a 'direct' line in its \
+                 reserved_regions): VFIO cannot have it",
                 group.number
             ),
             "look for a firmware setting that shares this device with the management controller (RMRR), and turn it off",
@@ -323,11 +317,36 @@ fn check(facts: &Facts, manner: Manner) -> Result<(), Failure> {
     }
 }
 
-/// Nobody may hold it through VFIO when its driver is to be taken away.
-fn check_free(facts: &Facts) -> Result<(), Failure> {
-    let Some(driver) = facts.device.driver.as_ref().filter(|_| !facts.holders.is_empty()) else {
+fn check_no_bridge(device: &Device) -> Result<(), Failure> {
+    if !device.is_bridge() {
         return Ok(());
-    };
+    }
+    Err(Failure::new(
+        Kind::Unsafe,
+        format!("{} is a bridge: no VFIO driver takes one", device.address),
+        "bind the devices behind it; a bridge on pcieport does not keep its IOMMU group from being used",
+    ))
+}
+
+/// What must not be taken from the driver it is on, whoever is to have it then.
+fn check_may_leave(facts: &Facts) -> Result<(), Failure> {
+    let device = &facts.device;
+    let address = device.address;
+    let Some(driver) = &device.driver else { return Ok(()) };
+    check_no_bridge(device)?;
+    if !device.vfs.is_empty() {
+        return Err(Failure::new(
+            Kind::Unsafe,
+            format!(
+                "{address} is a PF with {} VFs enabled: taking its driver away would destroy them",
+                device.vfs.len()
+            ),
+            format!("write 0 to /sys/bus/pci/devices/{address}/sriov_numvfs first, or bind its VFs instead"),
+        ));
+    }
+    if facts.holders.is_empty() {
+        return Ok(());
+    }
     let holders: Vec<String> = facts
         .holders
         .iter()
@@ -335,7 +354,7 @@ fn check_free(facts: &Facts) -> Result<(), Failure> {
         .collect();
     Err(Failure::new(
         Kind::Unsafe,
-        format!("{} is in use: {}; taking {driver} away would wait for them", facts.device.address, holders.join(", ")),
+        format!("{address} is in use: {}; taking {driver} away would wait for them", holders.join(", ")),
         "stop the VM or program that has it, then try again",
     ))
 }
@@ -351,103 +370,81 @@ fn missing_module(address: Address, target: &Target) -> Failure {
     )
 }
 
-fn attempt(device: &Device, target: Target) -> Attempt {
-    let name = target.name().to_string();
+/// Override, unbind, load, bind: what is so already is left out.
+fn steps_to(facts: &Facts, target: &Target) -> Vec<Step> {
+    let name = target.name();
+    let needs_loading = !matches!(target.state, ModuleState::Loaded | ModuleState::BuiltIn);
     let mut steps = Vec::new();
-    if device.driver_override.as_deref() != Some(name.as_str()) {
-        let reason = match (&target.driver, target.state) {
-            (None, _) => "keeps other drivers off until the module has told its driver's name",
-            (Some(_), ModuleState::Installed) => {
+    if !facts.has_override(name) {
+        let reason = match &target.driver {
+            None => "keeps other drivers off until the module has told its driver's name",
+            Some(_) if needs_loading => {
                 "before the module is loaded: loading it may load a native driver, which would take the device"
             }
-            (Some(_), _) => "lets this driver alone have the device",
+            Some(_) => "lets this driver alone have the device",
         };
-        steps.push(Step::new(Action::Override(name.clone()), reason));
+        steps.push(Step::new(Action::Override(name.to_string()), reason));
     }
-    if let Some(driver) = &device.driver {
+    if let Some(driver) = &facts.device.driver {
         steps.push(Step::new(Action::Unbind(driver.clone()), "a device has one driver at a time"));
     }
-    if let (ModuleState::Installed, Some(module)) = (target.state, &target.module) {
+    if let Some(module) = target.module.as_ref().filter(|_| needs_loading) {
         steps.push(Step::new(Action::Load(module.clone()), format!("has driver {name}")));
     }
     steps.push(Step::new(Action::Bind(target.clone()), target.reason.clone()));
-    Attempt { target, steps }
+    steps
 }
 
 /// `none`: an override that is no driver's name, and no driver.
-fn keep_off(device: &Device) -> BindPlan {
+fn keep_off(facts: &Facts) -> Result<BindPlan, Failure> {
+    check_may_leave(facts)?;
     let none = DriverName::none();
     let mut steps = Vec::new();
-    if device.driver_override.as_deref() != Some(none.as_str()) {
+    if !facts.has_override(none.as_str()) {
         steps.push(Step::new(Action::Override(none.to_string()), "no driver has this name"));
     }
-    if let Some(driver) = &device.driver {
+    if let Some(driver) = &facts.device.driver {
         steps.push(Step::new(Action::Unbind(driver.clone()), "no driver is wanted"));
     }
-    let target = Target {
-        module: None,
-        driver: Some(none),
-        state: ModuleState::Loaded,
-        is_vfio: false,
-        reason: "no driver is wanted".into(),
-    };
-    let attempts = if steps.is_empty() { Vec::new() } else { vec![Attempt { target, steps }] };
-    BindPlan { attempts, warnings: Vec::new() }
+    let attempts = if steps.is_empty() { Vec::new() } else { vec![Attempt { target: None, steps }] };
+    Ok(BindPlan { attempts, warnings: Vec::new() })
 }
 
 /// Plans giving a device back to the kernel's own choice, or to `driver`.
 pub fn unbind(facts: &Facts, driver: Option<&Target>) -> Result<Vec<Step>, Failure> {
-    let device = &facts.device;
     let steps = match driver {
-        Some(target) => move_to(device, target),
-        None => give_back(device),
+        Some(target) => move_to(facts, target),
+        None => give_back(facts),
     };
     if steps.iter().any(|step| matches!(step.action, Action::Unbind(_))) {
-        check_free(facts)?;
+        check_may_leave(facts)?;
     }
     Ok(steps)
 }
 
-fn give_back(device: &Device) -> Vec<Step> {
-    let is_ours = is_vfio_driver(device);
+fn give_back(facts: &Facts) -> Vec<Step> {
+    let driver = &facts.device.driver;
     let mut steps = Vec::new();
-    if device.driver_override.is_some() {
+    if facts.driver_override.is_some() {
         steps.push(Step::new(Action::ClearOverride, "any driver may have the device again"));
     }
-    if let Some(current) = device.driver.as_ref().filter(|_| is_ours) {
+    let is_ours = facts.is_on_vfio_driver();
+    if let Some(current) = driver.as_ref().filter(|_| is_ours) {
         steps.push(Step::new(Action::Unbind(current.clone()), "gives the device back"));
     }
-    if is_ours || device.driver.is_none() {
+    if is_ours || driver.is_none() {
         steps.push(Step::new(Action::LoadNative, "the native driver may not be loaded yet"));
         steps.push(Step::new(Action::Probe, "lets the kernel choose"));
     }
     steps
 }
 
-fn move_to(device: &Device, target: &Target) -> Vec<Step> {
-    let Some(driver) = &target.driver else { return Vec::new() };
-    if device.driver.as_ref() == Some(driver) {
-        return Vec::new();
+fn move_to(facts: &Facts, target: &Target) -> Vec<Step> {
+    let mut steps = if facts.is_on(target.name()) { Vec::new() } else { steps_to(facts, target) };
+    if !steps.is_empty() || facts.driver_override.is_some() {
+        steps.push(Step::new(Action::ClearOverride, "no choice is kept"));
     }
-    let mut steps = vec![Step::new(Action::Override(driver.to_string()), "lets this driver alone have the device")];
-    if let Some(current) = &device.driver {
-        steps.push(Step::new(Action::Unbind(current.clone()), "a device has one driver at a time"));
-    }
-    if let (ModuleState::Installed, Some(module)) = (target.state, &target.module) {
-        steps.push(Step::new(Action::Load(module.clone()), format!("has driver {driver}")));
-    }
-    steps.push(Step::new(Action::Rebind(driver.clone()), "as asked for"));
-    steps.push(Step::new(Action::ClearOverride, "no choice is kept"));
     steps
-}
-
-/// Is the device on a driver of the VFIO family, or on one that its override put it on? Then giving it back means taking
-/// it from there; a native driver keeps it.
-pub fn is_vfio_driver(device: &Device) -> bool {
-    device.driver.as_ref().is_some_and(|driver| {
-        Catalog::bundled().by_driver(driver.as_str()).is_some()
-            || device.driver_override.as_deref() == Some(driver.as_str())
-    })
 }
 
 /// How a device is bound: what putting it back has to restore.
@@ -459,9 +456,9 @@ pub struct Binding {
     pub driver_override: Option<String>,
 }
 
-impl From<&Device> for Binding {
-    fn from(device: &Device) -> Binding {
-        Binding { driver: device.driver.clone(), driver_override: device.driver_override.clone() }
+impl From<&Facts> for Binding {
+    fn from(facts: &Facts) -> Binding {
+        Binding { driver: facts.device.driver.clone(), driver_override: facts.driver_override.clone() }
     }
 }
 
@@ -500,11 +497,6 @@ pub fn restore(before: &Binding, now: &Binding) -> Vec<Step> {
     steps
 }
 
-/// The candidate that would be taken, for those who only ask.
-pub fn best(device: &Device, candidates: &[Candidate]) -> Option<Candidate> {
-    if device.is_bridge() { None } else { verdict::chosen(candidates).cloned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -523,11 +515,11 @@ mod tests {
                 address: "0000:3b:00.1".parse().unwrap(),
                 modalias: modalias.parse().unwrap(),
                 driver: on.map(driver),
-                driver_override: driver_override.map(str::to_string),
                 iommu_group: Some(7),
                 pf: None,
                 vfs: Vec::new(),
             },
+            driver_override: driver_override.map(str::to_string),
             is_vfio_device: on.is_some_and(|name| name.contains("vfio")),
             group: Some(Group { number: 7, kind: None, devices: Vec::new(), is_direct_mapped: false }),
             siblings: Vec::new(),
@@ -570,7 +562,7 @@ mod tests {
         Ok(plan.attempts.iter().map(|attempt| shown(&attempt.steps)).collect::<Vec<_>>().join(" | "))
     }
 
-    const STRICT: Manner = Manner { is_strict: true, is_forced: false };
+    const STRICT: Manner = Manner { is_strict: true, any_driver: false, take_over: false };
 
     #[test]
     fn the_override_comes_first_and_the_fallback_last() {
@@ -589,6 +581,10 @@ mod tests {
         assert_eq!(case(None, None), "override=mlx5_vfio_pci bind=mlx5_vfio_pci");
         assert_eq!(case(None, Some("mlx5_vfio_pci")), "bind=mlx5_vfio_pci");
         assert_eq!(case(Some("mlx5_vfio_pci"), None), "");
+        // The link alone is not enough: a probe may be going on.
+        let mut probing = facts(VF, Some("mlx5_vfio_pci"), Some("mlx5_vfio_pci"));
+        probing.is_vfio_device = false;
+        assert_eq!(planned(&probing, &wanted, STRICT).unwrap(), "unbind=mlx5_vfio_pci bind=mlx5_vfio_pci");
         assert_eq!(
             case(Some("vfio-pci"), Some("vfio-pci")),
             "override=mlx5_vfio_pci unbind=vfio-pci bind=mlx5_vfio_pci"
@@ -629,7 +625,7 @@ mod tests {
         let mut foreign = facts(VF, Some("nvidia"), None);
         foreign.is_vfio_device = true;
         assert_eq!(refused(&foreign), Kind::Unsafe);
-        assert!(planned(&foreign, &wanted, Manner { is_strict: false, is_forced: true }).is_ok());
+        assert!(planned(&foreign, &wanted, Manner { take_over: true, ..Manner::default() }).is_ok());
     }
 
     #[test]
@@ -709,6 +705,10 @@ mod tests {
         let case = |on, text| planned(&facts(VF, on, text), &Wanted::NoDriver, STRICT).unwrap();
         assert_eq!(case(Some("mlx5_core"), None), "override=none unbind=mlx5_core");
         assert_eq!(case(None, Some("none")), "");
+        let mut pf = facts(VF, Some("mlx5_core"), None);
+        pf.device.vfs.push("0000:3b:00.2".parse().unwrap());
+        assert_eq!(planned(&pf, &Wanted::NoDriver, STRICT), Err(Kind::Unsafe));
+        assert_eq!(planned(&facts(BRIDGE, Some("pcieport"), None), &Wanted::NoDriver, STRICT), Err(Kind::Unsafe));
     }
 
     #[test]
@@ -726,18 +726,25 @@ mod tests {
 
     #[test]
     fn giving_to_a_driver_leaves_no_override() {
-        let target = Target {
+        let target = |driver: Option<&str>, state| Target {
             module: Some("e1000e".parse().unwrap()),
-            driver: Some(driver("e1000e")),
-            state: ModuleState::Installed,
-            is_vfio: true,
+            driver: driver.map(self::driver),
+            state,
+            is_vfio: false,
             reason: String::new(),
         };
-        assert_eq!(
-            shown(&unbind(&facts(VF, Some("vfio-pci"), Some("vfio-pci")), Some(&target)).unwrap()),
-            "override=e1000e unbind=vfio-pci load=e1000e bind=e1000e clear-override"
-        );
-        assert_eq!(shown(&unbind(&facts(VF, Some("e1000e"), None), Some(&target)).unwrap()), "");
+        let case = |facts: &Facts, target: &Target| shown(&unbind(facts, Some(target)).unwrap());
+        let bound = facts(VF, Some("vfio-pci"), Some("vfio-pci"));
+        let expected = "override=e1000e unbind=vfio-pci load=e1000e bind=e1000e clear-override";
+        assert_eq!(case(&bound, &target(Some("e1000e"), ModuleState::Installed)), expected);
+        // What an unloaded module registers is not known yet.
+        assert_eq!(case(&bound, &target(None, ModuleState::Installed)), expected);
+        let loaded = target(Some("e1000e"), ModuleState::Loaded);
+        assert_eq!(case(&facts(VF, Some("e1000e"), None), &loaded), "");
+        assert_eq!(case(&facts(VF, Some("e1000e"), Some("e1000e")), &loaded), "clear-override");
+        let mut pf = facts(VF, Some("mlx5_core"), None);
+        pf.device.vfs.push("0000:3b:00.2".parse().unwrap());
+        assert_eq!(unbind(&pf, Some(&loaded)).unwrap_err().kind, Kind::Unsafe);
     }
 
     #[test]

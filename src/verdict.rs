@@ -10,6 +10,7 @@ use crate::address::Address;
 use crate::catalog::{Catalog, Driver, Outcome, Shortfall};
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::matcher::{FIELDS, Match, Modalias, Source};
+use crate::sysfs::Device;
 
 /// A VFIO driver that matches a device.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -49,6 +50,11 @@ impl Candidate {
     pub fn name(&self) -> &str {
         self.driver.as_ref().map_or(self.module.as_str(), DriverName::as_str)
     }
+
+    /// What speaks for it.
+    pub fn claim(&self) -> String {
+        format!("matches {} ({} of {FIELDS} fields open)", self.alias, self.wildcards)
+    }
 }
 
 /// The candidate to take: the first that would work.
@@ -61,6 +67,8 @@ pub fn chosen(candidates: &[Candidate]) -> Option<&Candidate> {
 pub enum Position {
     /// Only a modalias is known.
     Unknown,
+    /// A bridge.
+    Bridge,
     /// Not a VF.
     NotVf,
     /// A VF, its PF, and the driver the PF is on.
@@ -70,6 +78,17 @@ pub enum Position {
         /// The PF's driver.
         pf_driver: Option<DriverName>,
     },
+}
+
+impl Position {
+    /// Where a device stands whose PF, if it has one, is on `pf_driver`.
+    pub fn of(device: &Device, pf_driver: Option<DriverName>) -> Position {
+        match device.pf {
+            _ if device.is_bridge() => Position::Bridge,
+            Some(pf) => Position::Vf { pf, pf_driver },
+            None => Position::NotVf,
+        }
+    }
 }
 
 /// What is known about the modules that match.
@@ -128,6 +147,9 @@ fn finding(
     position: &Position,
     modules: &ModuleFacts,
 ) -> Option<(Outcome, String)> {
+    if *position == Position::Bridge {
+        return Some((Outcome::Fails, "a bridge: no VFIO driver takes one".to_string()));
+    }
     if let Some(place) = modules.blacklisted.get(&found.module) {
         return Some((Outcome::Fails, format!("module {} is blacklisted by {place}", found.module)));
     }
@@ -147,7 +169,7 @@ fn check(driver: &Driver, modalias: &Modalias, position: &Position) -> Option<(O
         return Some((Outcome::Fails, format!("on the denylist of {}: {}", driver.driver, entry.reason)));
     }
     match position {
-        Position::Unknown => None,
+        Position::Unknown | Position::Bridge => None,
         Position::NotVf => {
             let shortfall = driver.shortfall_on_non_vf()?;
             Some((shortfall.outcome, sentence(shortfall, "")))
@@ -218,6 +240,12 @@ mod tests {
             let expected: Vec<(String, Verdict)> = expected.iter().map(|(m, v)| (m.to_string(), *v)).collect();
             assert_eq!(judged(modalias, &position, &[]), expected, "{modalias} {position:?}");
         }
+    }
+
+    #[test]
+    fn nothing_takes_a_bridge() {
+        let blocked: Vec<Verdict> = judged(MLX5_VF, &Position::Bridge, &[]).into_iter().map(|(_, v)| v).collect();
+        assert_eq!(blocked, [Verdict::Blocked; 2]);
     }
 
     #[test]

@@ -457,6 +457,32 @@ fn a_failing_variant_gives_way_to_the_generic_driver() {
 }
 
 #[test]
+fn a_probes_own_errno_is_not_taken_for_the_callers() {
+    for errno in ["EPERM", "EACCES", "ENOENT"] {
+        let fault = format!("0000:3b:00.1:probe:errno={errno}:nth=1");
+        let ran = script("connectx", &[&fault], "modprobe mlx5_vfio_pci; vfioctl bind 3b:00.1");
+        ran.assert_status(0);
+        assert_eq!(ran.device("after", CONNECTX_VF)["driver"], "vfio-pci", "{errno}");
+        assert!(ran.stderr.contains(errno), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn what_was_put_back_is_said() {
+    let ran = script(
+        "connectx",
+        &["0000:3b:00.1:probe:errno=EIO:once"],
+        "modprobe mlx5_vfio_pci; vfioctl bind --strict 3b:00.1",
+    );
+    ran.assert_status(1);
+    assert!(
+        ran.stderr.contains("EIO") && ran.stderr.contains("put back: it is on mlx5_core, no override"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn an_override_of_others_is_restored_too() {
     let ran = script(
         "connectx",
@@ -544,6 +570,39 @@ fn a_call_that_blocks_is_given_up() {
 }
 
 #[test]
+fn a_probe_that_goes_on_is_not_taken_for_a_binding() {
+    let ran = script(
+        "connectx",
+        &["0000:3b:00.1:probe:block"],
+        "modprobe mlx5_vfio_pci; vfioctl bind --timeout 1 3b:00.1; vfioctl bind --timeout 1 --json 3b:00.1",
+    );
+    ran.assert_status(7);
+    assert_eq!(ran.result()["error"]["kind"], "timeout");
+    assert!(ran.policy().is_empty());
+}
+
+/// On kernels up to 6.1 even reading driver_override waits for the device's lock.
+#[test]
+fn an_old_kernels_locks_hold_nobody_up() {
+    let host = copy("connectx");
+    let modules = host.path().join("lib/modules");
+    fs::rename(modules.join("7.0.0-43-generic"), modules.join("6.1.0-56-amd64")).unwrap();
+    fs::write(host.path().join("proc/sys/kernel/osrelease"), "6.1.0-56-amd64\n").unwrap();
+    let own = support::VFIOCTL;
+    let started = Instant::now();
+    let stuck = format!(
+        "modprobe mlx5_vfio_pci; {own} bind --timeout 1 3b:00.1 3b:00.2; echo status $?
+         {own} list; {own} show 3b:00.2; {own} match 3b:00.1; {own} bind --timeout 1 3b:00.1; echo status $?"
+    );
+    let ran = on(host.path(), &["0000:3b:00.1:unbind:block"], &["sh", "-c", &stuck]);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert_eq!(ran.stdout.matches("status 7").count(), 2, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.device("after", "0000:3b:00.2")["driver"], "mlx5_vfio_pci");
+    assert!(ran.stdout.contains("0000:5e:00.0"), "the list is whole: {}", ran.stdout);
+    assert!(ran.stderr.contains("the device's lock is held"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_stuck_device_does_not_hold_up_another() {
     // With the module yet to be loaded it would: registering a driver takes the lock of every device that it matches.
     let ran = script(
@@ -602,9 +661,11 @@ fn unbind_forgets_even_when_no_native_driver_is_left() {
 
 #[test]
 fn unbind_forgets_a_device_that_is_gone() {
-    let ran = script("debian", &[], "echo 1 > /sys/bus/pci/devices/0000:02:00.0/remove; vfioctl unbind 02:00.0");
+    let gone = "vfioctl bind 02:00.0 && echo 1 > /sys/bus/pci/devices/0000:02:00.0/remove && vfioctl unbind 02:00.0";
+    let ran = script("connectx", &[], gone);
     ran.assert_status(0);
-    assert!(!ran.policy().contains(&"0000:02:00.0.toml"), "{:?}", ran.policy());
+    assert!(ran.policy().is_empty(), "{:?}", ran.policy());
+    assert!(ran.stderr.contains("no PCI device"), "{}", ran.stderr);
 }
 
 #[test]
@@ -630,7 +691,79 @@ fn unbind_leaves_native_drivers_alone() {
     assert!(ran.writes().is_empty());
 }
 
+#[test]
+fn unbind_to_a_driver_whose_module_is_not_loaded() {
+    let ran = script("connectx", &[], "vfioctl bind 02:00.0; modprobe -r igb; vfioctl unbind --driver igb 02:00.0");
+    ran.assert_status(0);
+    assert_eq!(ran.device("after", "0000:02:00.0")["driver"], "igb");
+    assert_eq!(ran.device("after", "0000:02:00.0")["driver_override"], Value::Null);
+    assert!(ran.policy().is_empty());
+}
+
+#[test]
+fn a_native_module_that_does_not_load_does_not_hold_up_giving_back() {
+    let ran = script(
+        "connectx",
+        &["module=igb:block"],
+        "vfioctl bind 02:00.0 && modprobe -r igb && vfioctl unbind --timeout 1 02:00.0",
+    );
+    ran.assert_status(0);
+    assert_eq!(ran.device("after", "0000:02:00.0")["driver"], Value::Null);
+    assert!(ran.stderr.contains("no native driver was loaded"), "{}", ran.stderr);
+    assert!(ran.policy().is_empty());
+}
+
+#[test]
+fn what_cannot_be_forgotten_is_not_given_back() {
+    let ran = script(
+        "connectx",
+        &[],
+        "vfioctl bind 3b:00.1 && mount -o remount,bind,ro /etc/vfioctl.d && vfioctl unbind 3b:00.1",
+    );
+    ran.assert_status(6);
+    assert!(ran.stderr.contains("nothing was touched") && ran.stderr.contains("--no-save"), "{}", ran.stderr);
+    assert_eq!(ran.device("after", CONNECTX_VF)["driver"], "mlx5_vfio_pci");
+}
+
+#[test]
+fn a_pf_with_vfs_is_not_taken_from_its_driver_on_any_path() {
+    for command in ["bind --driver none 3b:00.0", "unbind --driver vfio-pci 3b:00.0", "bind --driver vfio-pci 3b:00.0"]
+    {
+        let ran = script("connectx", &[], &format!("vfioctl {command}"));
+        ran.assert_status(4);
+        assert!(ran.stderr.contains("4 VFs"), "{command}: {}", ran.stderr);
+        ran.assert_as_before();
+    }
+    let rule = "[[device]]\nid = \"15b3:1021\"\ndriver = \"none\"\n";
+    let ran = script("connectx", &[], &format!("printf '{rule}' > /etc/vfioctl.d/10.toml; vfioctl apply"));
+    ran.assert_status(4);
+    assert!(ran.changed().is_empty());
+}
+
 // ---- policy
+
+#[test]
+fn a_choice_for_one_device_outranks_rules_for_many() {
+    let rule = "[[device]]\nclass = \"network\"\ndriver = \"none\"\n";
+    let ran = script(
+        "connectx",
+        &[],
+        &format!("printf '{rule}' > /etc/vfioctl.d/10-net.toml; vfioctl bind 3b:00.1 && vfioctl apply --json 3b:00.1"),
+    );
+    ran.assert_status(0);
+    assert_eq!(ran.device("after", CONNECTX_VF)["driver"], "mlx5_vfio_pci");
+}
+
+#[test]
+fn a_file_of_the_administrators_is_neither_replaced_nor_removed() {
+    let ran = script("debian", &[], "vfioctl bind 02:00.0");
+    ran.assert_status(1);
+    assert!(ran.stderr.contains("not by vfioctl's hand"), "{}", ran.stderr);
+    ran.assert_as_before();
+    let ran = script("debian", &[], "vfioctl bind --no-save 02:00.0 && vfioctl unbind 02:00.0");
+    ran.assert_status(0);
+    assert_eq!(ran.journal["before"]["policy"], ran.journal["after"]["policy"]);
+}
 
 #[test]
 fn apply_does_what_the_policy_says() {
@@ -685,6 +818,35 @@ fn none_keeps_all_drivers_off() {
     ran.assert_as_before();
 }
 
+#[test]
+fn a_reader_that_goes_away_does_not_change_the_status() {
+    let ran = script("connectx", &[], "{ vfioctl bind 3b:00.1 99:00.0; echo status $? >&3; } 3>&2 | true");
+    assert!(ran.stderr.contains("status 3") && ran.stderr.contains("no PCI device 0000:99:00.0"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_driver_of_an_odd_name_costs_no_other_its_place() {
+    let host = copy("no-iommu");
+    let odd = host.path().join("sys/bus/pci/drivers/budget dvb");
+    fs::create_dir(&odd).unwrap();
+    let device = host.path().join("sys/bus/pci/devices/0000:02:00.0/driver");
+    fs::remove_file(&device).unwrap();
+    std::os::unix::fs::symlink("../../../bus/pci/drivers/budget dvb", &device).unwrap();
+    let output = support::run(Command::new(support::VFIOCTL).arg("--root").arg(host.path()).arg("list"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("budget dvb") && text.contains("0000:01:00.0"), "{text}");
+}
+
+#[test]
+fn locks_are_roots() {
+    let ran = script(
+        "connectx",
+        &[],
+        "rmdir /run/vfioctl; vfioctl bind --no-save 3b:00.1 >&2; stat -c %a /run/vfioctl /run/vfioctl/*.lock",
+    );
+    assert_eq!(ran.stdout, "700\n600\n");
+}
+
 // ---- groups
 
 #[test]
@@ -696,6 +858,7 @@ fn a_shared_group_is_warned_of_and_taken_whole_when_asked() {
     let ran = vfioctl("gpu-shared-group", &[], &["bind", "--group", "01:00.0"]);
     ran.assert_status(0);
     assert_eq!(ran.changed(), ["0000:01:00.0", "0000:01:00.1", "0000:02:00.0"]);
+    assert_eq!(ran.stderr, "", "all of it is being bound");
 }
 
 // ---- what is printed

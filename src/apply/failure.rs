@@ -23,8 +23,6 @@ pub enum StepError {
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error(transparent)]
-    Run(#[from] RunError),
-    #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -43,36 +41,46 @@ pub enum StepError {
 impl StepError {
     /// What to tell the user, and what to do next.
     pub fn failure(self, address: Address) -> Failure {
-        let error = self;
-        let message = format!("{address}: {error}");
+        let message = format!("{address}: {self}");
         let log = format!("the kernel log may say more: dmesg | grep {address}");
-        match error {
+        match &self {
             StepError::Write(WriteError::TimedOut { .. }) => Failure::new(Kind::Timeout, message, stuck_hint(address)),
-            StepError::Write(ref write) => match write.errno() {
-                Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
-                    Failure::new(Kind::Permission, message, permission_hint())
-                }
-                _ => Failure::new(Kind::Failed, message, log),
-            },
-            StepError::Load(LoadError::Run(RunError::TimedOut { .. })) | StepError::Run(RunError::TimedOut { .. }) => {
-                Failure::new(Kind::Timeout, message, "the kernel log may say what the module waits for")
+            StepError::Write(WriteError::NotOpened { errno, .. }) if is_permission(*errno) => {
+                Failure::new(Kind::Permission, message, permission_hint())
             }
+            StepError::Load(LoadError::Run(error)) => match error {
+                RunError::TimedOut { .. } => {
+                    Failure::new(Kind::Timeout, message, "the kernel log may say what the module waits for")
+                }
+                RunError::Start { .. } => Failure::new(Kind::Module, message, "is the package kmod installed?"),
+            },
             StepError::Load(_) | StepError::NoDriver(_) | StepError::NotRegistered(_) => {
                 Failure::new(Kind::Module, message, "the kernel log may say more: dmesg | tail")
             }
-            StepError::Store(ref store) => match store.source.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    Failure::new(Kind::Permission, message, "--no-save leaves the persisted choice alone")
-                }
-                _ => Failure::new(Kind::Failed, message, "--no-save leaves the persisted choice alone"),
-            },
+            StepError::Store(error) => store_failure(address, error),
             StepError::Gone => Failure::plain(Kind::NoDevice, message),
-            StepError::Run(_) => Failure::new(Kind::Module, message, "is the package kmod installed?"),
-            StepError::WrongDriver { .. } | StepError::NotVfio(_) | StepError::Read(_) => {
+            StepError::Write(_) | StepError::WrongDriver { .. } | StepError::NotVfio(_) | StepError::Read(_) => {
                 Failure::new(Kind::Failed, message, log)
             }
         }
     }
+}
+
+fn is_permission(errno: Errno) -> bool {
+    matches!(errno, Errno::ACCESS | Errno::PERM | Errno::ROFS)
+}
+
+/// A policy file that could not be written or removed, and what to do about it.
+pub fn store_failure(address: Address, error: &StoreError) -> Failure {
+    let kind = match error.source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Permission,
+        _ => Kind::Failed,
+    };
+    let hint = match error.source.kind() {
+        io::ErrorKind::PermissionDenied => permission_hint(),
+        _ => "--no-save leaves what is kept in /etc alone".to_string(),
+    };
+    Failure::new(kind, format!("{address}: {error}"), hint)
 }
 
 /// Several attempts, one failure: the first is about the best driver, and its kind decides.
@@ -90,26 +98,30 @@ pub fn combine(failures: Vec<Failure>) -> Option<Failure> {
 }
 
 pub fn lock_failure(address: Address, error: LockError) -> Failure {
+    let message = format!("{address}: {error}");
     match &error {
         LockError::Held { .. } => Failure::new(
             Kind::Timeout,
-            format!("{address}: {error}"),
+            message,
             "wait for it, or look what it waits for: ps -C vfioctl -o pid,stat,wchan:32,args",
         ),
-        LockError::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-            Failure::new(Kind::Permission, format!("{address}: {error}"), permission_hint())
-        }
-        LockError::File { .. } => Failure::plain(Kind::Failed, format!("{address}: {error}")),
+        LockError::File { source, .. } => match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Failure::new(Kind::Permission, message, permission_hint())
+            }
+            _ => Failure::plain(Kind::Failed, message),
+        },
     }
 }
 
 /// The next step for someone who may not.
 pub fn permission_hint() -> String {
-    "binding is for root; in a container or a sandboxed service /sys may be read-only".to_string()
+    "binding is for root; in a container or a sandboxed service /sys and /run may be read-only".to_string()
 }
 
-pub fn stuck_hint(address: Address) -> String {
+fn stuck_hint(address: Address) -> String {
     format!(
-        "somebody may still use the device (fuser -v /dev/vfio/*); the kernel goes on when they let go of it; see 'vfioctl show {address}' then"
+        "the kernel goes on when it can: a probe may be slow, or somebody may use the device (fuser -v /dev/vfio/*); \
+         then see 'vfioctl show {address}'"
     )
 }

@@ -4,7 +4,7 @@
 mod failure;
 mod record;
 
-pub use failure::permission_hint;
+pub use failure::store_failure;
 pub use record::{forget_record, save_record, step_record};
 
 use std::thread;
@@ -13,62 +13,72 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::address::Address;
+use crate::catalog::Catalog;
+use crate::gather;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
 use crate::lock::DeviceLock;
 use crate::modules::{self, Modules};
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome, StepRecord};
-use crate::plan::{self, Action, Attempt, Binding, Step, Target};
+use crate::plan::{self, Action, Attempt, BindPlan, Binding, Facts, Step, Target};
 use crate::policy::{self, Draft, StoreError};
 use crate::sysfs::Device;
-use crate::sysfs::control::Control;
-use failure::{StepError, combine, lock_failure, stuck_hint};
+use crate::sysfs::control::{Control, WriteError};
+use failure::{StepError, combine, lock_failure};
 
 /// How long a probe that asks to be tried again (EAGAIN: a supplier is missing yet) is given.
 const DEFERRED: Duration = Duration::from_secs(5);
 
+/// How long a driver that took the device by itself is given until its VFIO device shows.
+const SETTLING: Duration = Duration::from_secs(5);
+
+/// What a job needs besides its device.
+pub struct Setting<'a> {
+    /// The host.
+    pub host: &'a Host,
+    /// For every call that can block.
+    pub timeout: Duration,
+    /// Is that what the user asked for? If not, a driver that is known to take longer gets longer.
+    pub is_timeout_fixed: bool,
+    /// Hears of each step as it begins.
+    pub observe: &'a (dyn Fn(Address, &str) + Sync),
+}
+
 /// Work on one device, under its lock.
 pub struct Job<'a> {
-    host: &'a Host,
+    setting: &'a Setting<'a>,
     address: Address,
-    timeout: Duration,
     control: Control<'a>,
+    /// How the device is bound, as far as it is our doing: reading the override could wait for the device's lock.
+    driver_override: Option<String>,
     steps: Vec<StepRecord>,
-    observe: &'a (dyn Fn(Address, &str) + Sync),
+    warnings: Vec<String>,
     _lock: DeviceLock,
 }
 
 impl<'a> Job<'a> {
-    /// Locks the device. `timeout` is for every call that can block; `observe` hears of each step as it begins.
-    pub fn start(
-        host: &'a Host,
-        address: Address,
-        timeout: Duration,
-        observe: &'a (dyn Fn(Address, &str) + Sync),
-    ) -> Result<Job<'a>, Failure> {
-        let lock = DeviceLock::take(host, address, timeout).map_err(|error| lock_failure(address, error))?;
-        let control = Control::start(host, timeout).map_err(|error| {
+    /// Locks the device.
+    pub fn start(setting: &'a Setting<'a>, address: Address) -> Result<Job<'a>, Failure> {
+        let lock = DeviceLock::take(setting.host, address, setting.timeout);
+        let lock = lock.map_err(|error| lock_failure(address, error))?;
+        let control = Control::start(setting.host, setting.timeout).map_err(|error| {
             Failure::plain(Kind::Failed, format!("{address}: cannot start the process that writes to sysfs: {error}"))
         })?;
-        Ok(Job { host, address, timeout, control, steps: Vec::new(), observe, _lock: lock })
+        let (steps, warnings) = (Vec::new(), Vec::new());
+        Ok(Job { setting, address, control, driver_override: None, steps, warnings, _lock: lock })
     }
 
     /// Tries the attempts in turn until one works, then puts `draft` in force. A failed attempt is undone before the next.
-    pub fn bind(
-        mut self,
-        before: &Device,
-        attempts: &[Attempt],
-        draft: Option<Draft>,
-        warnings: Vec<String>,
-    ) -> DeviceResult {
-        let mut result = self.result(before, warnings);
-        if !attempts.is_empty() {
+    pub fn bind(mut self, facts: &Facts, plan: BindPlan, draft: Option<Draft>) -> DeviceResult {
+        let mut result = self.result(facts, plan.warnings);
+        if !plan.attempts.is_empty() {
             result.outcome = Outcome::Bound;
         }
-        let was = Binding::from(before);
+        let was = Binding::from(facts);
         let mut failures: Vec<Failure> = Vec::new();
-        let mut is_bound = attempts.is_empty();
-        for attempt in attempts {
+        let mut is_bound = plan.attempts.is_empty();
+        for attempt in &plan.attempts {
+            self.set_patience(attempt);
             match self.run_all(&attempt.steps) {
                 Ok(()) => {
                     is_bound = true;
@@ -84,20 +94,18 @@ impl<'a> Job<'a> {
                 }
             }
         }
-        if is_bound {
-            if let Some(draft) = draft {
-                match self.save(draft) {
-                    Ok(()) => result.persisted = true,
-                    Err(error) => {
-                        failures.push(self.undo(&was, error));
-                        is_bound = false;
-                    }
+        if let Some(draft) = draft.filter(|_| is_bound) {
+            match self.save(draft) {
+                Ok(()) => result.persisted = true,
+                Err(error) => {
+                    failures.push(self.undo(&was, error));
+                    is_bound = false;
                 }
             }
         }
         if is_bound {
             // A better driver that failed is worth a word; the device is bound all the same.
-            result.warnings.extend(failures.iter().map(|failure| failure.message.clone()));
+            result.warnings.extend(failures.into_iter().map(|failure| failure.message));
         } else {
             result.outcome = Outcome::Failed;
             result.error = combine(failures);
@@ -106,14 +114,8 @@ impl<'a> Job<'a> {
     }
 
     /// Takes the steps of giving a device back, then forgets the choice that was kept for it.
-    pub fn unbind(
-        mut self,
-        before: &Device,
-        steps: &[Step],
-        is_forgetting: bool,
-        warnings: Vec<String>,
-    ) -> DeviceResult {
-        let mut result = self.result(before, warnings);
+    pub fn unbind(mut self, facts: &Facts, steps: &[Step], is_forgetting: bool, warnings: Vec<String>) -> DeviceResult {
+        let mut result = self.result(facts, warnings);
         if !steps.is_empty() {
             result.outcome = Outcome::Unbound;
         }
@@ -126,7 +128,7 @@ impl<'a> Job<'a> {
                 Err(error) => result.error = Some(error.failure(self.address)),
             },
             Ok(()) => {}
-            Err(error) => result.error = Some(self.undo(&Binding::from(before), error)),
+            Err(error) => result.error = Some(self.undo(&Binding::from(facts), error)),
         }
         if result.error.is_some() {
             result.outcome = Outcome::Failed;
@@ -134,21 +136,30 @@ impl<'a> Job<'a> {
         self.finish(result)
     }
 
-    fn result(&self, before: &Device, warnings: Vec<String>) -> DeviceResult {
-        let is_kept = policy::has_own_file(self.host, self.address);
-        DeviceResult { warnings, ..DeviceResult::unchanged(self.address, before.driver.clone(), is_kept) }
+    fn result(&mut self, before: &Facts, warnings: Vec<String>) -> DeviceResult {
+        self.driver_override = before.driver_override.clone();
+        let is_kept = policy::has_own_file(self.setting.host, self.address);
+        DeviceResult { warnings, ..DeviceResult::unchanged(self.address, before.device.driver.clone(), is_kept) }
+    }
+
+    /// A probe that is known to take its time gets it, unless the user has said otherwise.
+    fn set_patience(&mut self, attempt: &Attempt) {
+        let driver = attempt.target.as_ref().and_then(|target| Catalog::bundled().by_any_name(target.name()));
+        let known = driver.and_then(|driver| driver.probe_seconds).map(|seconds| Duration::from_secs(seconds.into()));
+        if let Some(known) = known.filter(|_| !self.setting.is_timeout_fixed) {
+            self.control.set_timeout(self.setting.timeout.max(known + SETTLING));
+        }
     }
 
     /// Says how the device stands now.
     fn finish(self, mut result: DeviceResult) -> DeviceResult {
-        // A stuck device is not asked: on old kernels even reading its attributes waits for its lock.
-        let is_stuck = result.error.as_ref().is_some_and(|failure| failure.kind == Kind::Timeout);
-        if !is_stuck {
-            if let Ok(device) = Device::read(self.host, self.address) {
-                result.driver = device.and_then(|device| device.driver);
-            }
+        if let Ok(driver) = self.driver() {
+            result.driver = driver;
+        } else if result.error.as_ref().is_some_and(|failure| failure.kind == Kind::NoDevice) {
+            result.driver = None;
         }
         result.steps = self.steps;
+        result.warnings.extend(self.warnings);
         result
     }
 
@@ -167,35 +178,59 @@ impl<'a> Job<'a> {
 
     fn announce(&self, record: &StepRecord) {
         let target = record.target.as_deref().map(|target| format!(" {target}")).unwrap_or_default();
-        (self.observe)(self.address, &format!("{}{target}: {}", record.step, record.reason));
+        (self.setting.observe)(self.address, &format!("{}{target}: {}", record.step, record.reason));
     }
 
     fn act(&mut self, action: &Action, record: &mut StepRecord) -> Result<(), StepError> {
+        let setting = self.setting;
         match action {
-            Action::Override(driver) => Ok(self.control.set_override(self.address, driver)?),
-            Action::ClearOverride => Ok(self.control.clear_override(self.address)?),
+            Action::Override(driver) => self.set_override(driver),
+            Action::ClearOverride => {
+                self.control.clear_override(self.address)?;
+                self.driver_override = None;
+                Ok(())
+            }
             Action::Unbind(driver) => self.unbind_from(driver),
-            Action::Load(module) => Ok(modules::load(self.host, module, self.timeout)?),
+            Action::Load(module) => Ok(modules::load(setting.host, module, self.control.timeout())?),
             Action::LoadNative => {
-                let device = self.device()?;
-                Ok(modules::load_for_alias(self.host, &device.modalias, self.timeout)?)
+                self.load_native();
+                Ok(())
             }
             Action::Bind(target) => {
                 let driver = self.resolve(target)?;
                 record.target = Some(driver.to_string());
-                self.bind_to(&driver)?;
-                if target.is_vfio { self.verify_vfio(&driver) } else { Ok(()) }
+                let is_ours = self.bind_to(&driver)?;
+                if target.is_vfio { self.verify_vfio(&driver, is_ours) } else { Ok(()) }
             }
-            Action::Rebind(driver) => self.bind_to(driver),
+            Action::Rebind(driver) => self.bind_to(driver).map(|_| ()),
             Action::Probe => Ok(self.control.probe(self.address)?),
         }
+    }
+
+    fn set_override(&mut self, driver: &str) -> Result<(), StepError> {
+        self.control.set_override(self.address, driver)?;
+        self.driver_override = Some(driver.to_string());
+        Ok(())
     }
 
     fn unbind_from(&mut self, driver: &DriverName) -> Result<(), StepError> {
         match self.control.unbind(self.address, driver) {
             // Somebody else was faster: what counts is that it is off.
-            Err(error) if error.errno() == Some(Errno::NODEV) && self.device()?.driver.is_none() => Ok(()),
+            Err(error) if error.errno() == Some(Errno::NODEV) && self.driver()?.is_none() => Ok(()),
             result => Ok(result?),
+        }
+    }
+
+    /// A native driver that cannot be loaded is no reason to keep the device.
+    fn load_native(&mut self) {
+        let host = self.setting.host;
+        let device = match Device::read(host, self.address) {
+            Ok(Some(device)) => device,
+            Ok(None) => return,
+            Err(error) => return self.warnings.push(format!("no native driver was loaded: {error}")),
+        };
+        if let Err(error) = modules::load_for_alias(host, &device.modalias, self.setting.timeout) {
+            self.warnings.push(format!("no native driver was loaded: {error}"));
         }
     }
 
@@ -205,61 +240,73 @@ impl<'a> Job<'a> {
             return Ok(driver.clone());
         }
         let module = target.module.as_ref().expect("a target without a driver has a module");
-        let Some(driver) = Modules::driver(self.host, module)? else {
+        let Some(driver) = Modules::driver(self.setting.host, module)? else {
             return Err(StepError::NoDriver(module.to_string()));
         };
         if driver.as_str() != target.name() {
-            self.control.set_override(self.address, driver.as_str())?;
+            self.set_override(driver.as_str())?;
         }
         Ok(driver)
     }
 
-    /// Binds, unless the driver took the device when it was registered.
-    fn bind_to(&mut self, driver: &DriverName) -> Result<(), StepError> {
+    /// Binds, unless the driver took the device when it was registered; `true`: it was our doing, so its probe is over.
+    fn bind_to(&mut self, driver: &DriverName) -> Result<bool, StepError> {
         let started = Instant::now();
         loop {
-            if self.device()?.driver.as_ref() == Some(driver) {
-                return Ok(());
+            if self.driver()?.as_ref() == Some(driver) {
+                return Ok(false);
             }
             match self.control.bind(self.address, driver) {
                 Ok(()) => break,
                 // Between the look and the write it may have got its driver.
-                Err(error) if error.errno() == Some(Errno::BUSY) && self.device()?.driver.as_ref() == Some(driver) => {
-                    break;
+                Err(error) if error.errno() == Some(Errno::BUSY) && self.driver()?.as_ref() == Some(driver) => {
+                    return Ok(false);
                 }
                 Err(error) if error.errno() == Some(Errno::AGAIN) && started.elapsed() < DEFERRED => {
                     thread::sleep(Duration::from_millis(100));
                 }
-                Err(error) if error.errno() == Some(Errno::NOENT) => {
+                Err(WriteError::NotOpened { errno: Errno::NOENT, .. }) => {
                     return Err(StepError::NotRegistered(driver.clone()));
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         // Believe nothing: the write's success is not the binding.
-        match self.device()?.driver {
-            Some(now) if now == *driver => Ok(()),
+        match self.driver()? {
+            Some(now) if now == *driver => Ok(true),
             now => Err(StepError::WrongDriver { wanted: driver.clone(), now }),
         }
     }
 
-    fn verify_vfio(&self, driver: &DriverName) -> Result<(), StepError> {
-        match Device::is_vfio_device(self.host, self.address)? {
-            true => Ok(()),
-            false => Err(StepError::NotVfio(driver.clone())),
+    /// A probe that somebody else began may not be over yet.
+    fn verify_vfio(&self, driver: &DriverName, is_over: bool) -> Result<(), StepError> {
+        let started = Instant::now();
+        loop {
+            if Device::is_vfio_device(self.setting.host, self.address)? {
+                return Ok(());
+            }
+            if is_over || started.elapsed() > SETTLING || self.driver()?.as_ref() != Some(driver) {
+                return Err(StepError::NotVfio(driver.clone()));
+            }
+            thread::sleep(Duration::from_millis(50));
         }
     }
 
-    fn device(&self) -> Result<Device, StepError> {
-        Device::read(self.host, self.address)?.ok_or(StepError::Gone)
+    /// The driver link: reading it waits for nothing.
+    fn driver(&self) -> Result<Option<DriverName>, StepError> {
+        let host = self.setting.host;
+        if !host.device(self.address).exists() {
+            return Err(StepError::Gone);
+        }
+        Ok(gather::driver_of(host, self.address)?)
     }
 
     fn save(&mut self, draft: Draft) -> Result<(), StepError> {
-        self.store(save_record(self.host, self.address), || draft.commit().map(|_| ()))
+        self.store(save_record(self.setting.host, self.address), || draft.commit().map(|_| ()))
     }
 
     fn forget(&mut self) -> Result<(), StepError> {
-        let (host, address) = (self.host, self.address);
+        let (host, address) = (self.setting.host, self.address);
         self.store(forget_record(host, address), || policy::forget(host, address).map(|_| ()))
     }
 
@@ -273,35 +320,38 @@ impl<'a> Job<'a> {
 
     /// Puts the device back after `error`, and says how that went.
     fn undo(&mut self, before: &Binding, error: StepError) -> Failure {
+        // The device's lock is held in the kernel: another write would only wait behind it.
+        let is_stuck = matches!(error, StepError::Write(WriteError::TimedOut { .. }));
         let mut failure = error.failure(self.address);
-        match failure.kind {
-            // The device's lock is held in the kernel: another write would only wait behind it.
-            Kind::Timeout if self.steps.last().is_some_and(|step| step.step != "load") => {
-                failure.hint = Some(stuck_hint(self.address));
-                return failure;
-            }
-            Kind::NoDevice => return failure,
-            _ => {}
+        if is_stuck || failure.kind == Kind::NoDevice {
+            return failure;
         }
-        if matches!(self.device(), Err(StepError::Gone)) {
-            return Failure::plain(Kind::NoDevice, format!("{}; the device went away meanwhile", failure.message));
-        }
-        (self.observe)(self.address, &format!("{}; putting it back", failure.message));
-        let restored = self.device().and_then(|now| {
-            let steps = plan::restore(before, &Binding::from(&now));
-            self.run_all(&steps)
+        (self.setting.observe)(self.address, &format!("{}; putting it back", failure.message));
+        let restored = self.driver().and_then(|driver| {
+            let now = Binding { driver, driver_override: self.driver_override.clone() };
+            let steps = plan::restore(before, &now);
+            self.run_all(&steps).map(|()| !steps.is_empty())
         });
-        if let Err(second) = restored {
-            let second = second.failure(self.address);
-            let state = match Device::read(self.host, self.address) {
-                Ok(Some(now)) => describe(&Binding::from(&now)),
-                Ok(None) => "it is gone".to_string(),
-                Err(error) => error.to_string(),
-            };
-            failure.kind = if second.kind == Kind::Timeout { Kind::Timeout } else { Kind::NotRestored };
-            failure.message =
-                format!("{}; putting it back failed as well: {}; now {state}", failure.message, second.message);
-            failure.hint = Some(format!("'vfioctl unbind {}' gives it back to the kernel's own choice", self.address));
+        match restored {
+            Ok(true) => failure.message = format!("{}; put back: {}", failure.message, describe(before)),
+            // Nothing had been done yet.
+            Ok(false) => {}
+            Err(StepError::Gone) => {
+                let message = format!("{}; the device went away meanwhile", failure.message);
+                return Failure::plain(Kind::NoDevice, message);
+            }
+            Err(second) => {
+                let second = second.failure(self.address);
+                let state = match self.driver() {
+                    Ok(driver) => describe(&Binding { driver, driver_override: self.driver_override.clone() }),
+                    Err(error) => error.to_string(),
+                };
+                failure.kind = if second.kind == Kind::Timeout { Kind::Timeout } else { Kind::NotRestored };
+                failure.message =
+                    format!("{}; putting it back failed as well: {}; now {state}", failure.message, second.message);
+                failure.hint =
+                    Some(format!("'vfioctl unbind {}' gives it back to the kernel's own choice", self.address));
+            }
         }
         failure
     }

@@ -3,13 +3,13 @@
 
 use anyhow::Result;
 
-use super::bind::{Binder, Request, refuse_other_kernel};
+use super::bind::{Binder, Request};
 use super::context::{Context, distinct};
 use crate::address::Address;
-use crate::outcome::{DeviceResult, Failure, Kind};
+use crate::outcome::{Failure, Kind};
 use crate::plan::Manner;
 use crate::policy::{Choice, Decision, Policy, Rule};
-use crate::sysfs;
+use crate::sysfs::Device;
 
 /// Does what the policy says, to all devices or to those named.
 pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
@@ -18,10 +18,16 @@ pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
         [] => named_by(context, &policy)?,
         named => distinct(named),
     };
-    let chooser = context.chooser()?;
-    refuse_other_kernel(context, &chooser)?;
-    let binder = Binder::new(context, chooser);
-    let results = context.each(&addresses, |address| apply(context, &binder, &policy, address));
+    let chooser = context.chooser()?.with_modules();
+    context.refuse_other_kernel(&chooser)?;
+    let binder = Binder { context, chooser, together: &addresses };
+    let results = context.each(&addresses, |address| {
+        binder.bind(address, |device| {
+            // Read again under the lock: an unbind that was faster has its way.
+            let (policy, _) = Policy::read(&context.host);
+            decide(&policy, device)
+        })
+    });
     let status = context.conclude("apply", &results)?;
     // A rule that could not be read may have been about any device.
     Ok(if has_errors { status.max(1) } else { status })
@@ -29,7 +35,7 @@ pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
 
 /// The devices that the policy is about.
 fn named_by(context: &Context, policy: &Policy) -> Result<Vec<Address>> {
-    let devices = sysfs::list(&context.host)?;
+    let devices = context.list()?;
     for rule in &policy.rules {
         if let Some(address) = rule.address().filter(|address| devices.iter().all(|device| device.address != *address))
         {
@@ -39,37 +45,30 @@ fn named_by(context: &Context, policy: &Policy) -> Result<Vec<Address>> {
     Ok(devices.iter().filter(|device| policy.decide(device).is_some()).map(|device| device.address).collect())
 }
 
-fn apply(context: &Context, binder: &Binder<'_>, policy: &Policy, address: Address) -> Result<DeviceResult, Failure> {
-    let device = context.device(address)?;
-    match policy.decide(&device) {
-        Some(Decision::Rule(rule)) => binder.bind(address, &request(rule)),
-        Some(Decision::OtherDevice(rule)) => Err(Failure::new(
-            Kind::Identity,
-            format!(
-                "{address}: {} is about {}, but {}:{} is there now: it was left alone",
-                rule.file.display(),
-                rule.id().map_or("another device".to_string(), |id| format!("device {id}")),
-                device.modalias.vendor(),
-                device.modalias.device()
-            ),
-            format!(
-                "'vfioctl bind {address}' to take this one instead, 'vfioctl unbind {address}' to forget the other"
-            ),
-        )),
-        None => {
-            let warnings = vec!["no policy names this device".to_string()];
-            Ok(DeviceResult { warnings, ..context.unchanged(address) })
+fn decide(policy: &Policy, device: &Device) -> Result<Option<Request>, Failure> {
+    match policy.decide(device) {
+        Some(Decision::Rule(rule)) => Ok(Some(request(rule))),
+        Some(Decision::OtherDevice(rule)) => {
+            let address = device.address;
+            Err(Failure::new(
+                Kind::Identity,
+                format!("{address}: {}: it was left alone", rule.mismatch(device)),
+                format!(
+                    "'vfioctl bind {address}' to take this one instead, 'vfioctl unbind {address}' to forget the other"
+                ),
+            ))
         }
+        None => Ok(None),
     }
 }
 
 /// A driver that the policy names was the administrator's decision already: it is not asked for again.
 fn request(rule: &Rule) -> Request {
-    let is_forced = matches!(rule.driver, Choice::Named(_));
+    let any_driver = matches!(rule.driver, Choice::Named(_));
     Request {
         choice: rule.driver.clone(),
-        manner: Manner { is_strict: false, is_forced },
+        manner: Manner { any_driver, ..Manner::default() },
         is_saving: false,
-        is_vfio: false,
+        must_be_vfio: false,
     }
 }

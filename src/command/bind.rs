@@ -5,22 +5,19 @@ use anyhow::Result;
 
 use super::context::{Context, distinct};
 use crate::address::Address;
-use crate::apply::{self, Job, permission_hint};
-use crate::catalog::Catalog;
+use crate::apply::{Job, save_record, store_failure};
 use crate::cli::{Bind, Force};
 use crate::gather::{self, Chooser};
-use crate::kernel_name::DriverName;
-use crate::modules::{ModuleState, Modules};
 use crate::outcome::{DeviceResult, Failure, Kind};
-use crate::plan::{self, BindPlan, Manner, Target, Wanted};
+use crate::plan::{self, BindPlan, Facts, Manner, Wanted};
 use crate::policy::{Choice, Draft};
-use crate::sysfs::{self, Device, ReadError};
-use crate::verdict::Candidate;
+use crate::sysfs::{Device, ReadError};
+use crate::target;
 
 /// Binds devices.
 pub fn run(context: &Context, options: &Bind) -> Result<u8> {
-    let chooser = context.chooser()?;
-    refuse_other_kernel(context, &chooser)?;
+    let chooser = context.chooser()?.with_modules();
+    context.refuse_other_kernel(&chooser)?;
     let mut addresses = distinct(&options.addresses);
     if options.group {
         addresses = with_groups(context, &addresses)?;
@@ -30,25 +27,17 @@ pub fn run(context: &Context, options: &Bind) -> Result<u8> {
             None => Choice::Auto,
             Some(driver) => Choice::parse(driver.as_str())?,
         },
-        manner: Manner { is_strict: options.strict, is_forced: options.force.contains(&Force::Driver) },
+        manner: Manner {
+            is_strict: options.strict,
+            any_driver: options.force.contains(&Force::Driver),
+            take_over: options.force.contains(&Force::Vfio),
+        },
         is_saving: !options.no_save,
-        is_vfio: true,
+        must_be_vfio: true,
     };
-    let binder = Binder::new(context, chooser);
-    let results = context.each(&addresses, |address| binder.bind(address, &request));
+    let binder = Binder { context, chooser, together: &addresses };
+    let results = context.each(&addresses, |address| binder.bind(address, |_| Ok(Some(request.clone()))));
     context.conclude("bind", &results)
-}
-
-/// A module of another kernel cannot be loaded into this one.
-pub fn refuse_other_kernel(context: &Context, chooser: &Chooser<'_>) -> Result<()> {
-    let running = context.host.running()?;
-    if !context.is_dry_run && chooser.tables.release != running {
-        anyhow::bail!(
-            "--kernel {}: kernel {running} runs here, and only its modules can be loaded; add --dry-run to see the plan",
-            chooser.tables.release
-        );
-    }
-    Ok(())
 }
 
 /// The members of the devices' groups, but for bridges.
@@ -57,7 +46,7 @@ fn with_groups(context: &Context, addresses: &[Address]) -> Result<Vec<Address>>
     for &address in addresses {
         all.push(address);
         let Ok(device) = context.device(address) else { continue };
-        for sibling in gather::facts(&context.host, device)?.siblings {
+        for sibling in gather::facts(&context.host, device, context.timeout)?.siblings {
             let is_bridge = context.device(sibling.address).is_ok_and(|device| device.is_bridge());
             if !is_bridge {
                 all.push(sibling.address);
@@ -76,172 +65,121 @@ pub struct Request {
     pub manner: Manner,
     /// Is the choice to be kept?
     pub is_saving: bool,
-    /// Must the driver be a VFIO driver? A policy may name any.
-    pub is_vfio: bool,
+    /// Must the driver make a VFIO device? A policy may name any driver.
+    pub must_be_vfio: bool,
 }
 
-/// Binds devices one by one, with one reading of the tables.
+/// Binds devices, with one reading of the tables.
 pub struct Binder<'a> {
-    context: &'a Context,
-    chooser: Chooser<'a>,
+    /// The host and how to work on it.
+    pub context: &'a Context,
+    /// The tables, with the lists of modules.
+    pub chooser: Chooser<'a>,
+    /// The devices that are bound in one go: these need not be warned of as each other's siblings.
+    pub together: &'a [Address],
 }
 
-impl<'a> Binder<'a> {
-    /// Reads what modules there are.
-    pub fn new(context: &'a Context, chooser: Chooser<'a>) -> Binder<'a> {
-        Binder { context, chooser: chooser.with_modules() }
-    }
-
-    /// Binds one device, or with `--dry-run` says how.
-    pub fn bind(&self, address: Address, request: &Request) -> Result<DeviceResult, Failure> {
+impl Binder<'_> {
+    /// Binds one device as `ask` says of it, or with `--dry-run` says how. It is asked under the device's lock; `None`:
+    /// nothing is asked for.
+    pub fn bind<F>(&self, address: Address, ask: F) -> Result<DeviceResult, Failure>
+    where
+        F: Fn(&Device) -> Result<Option<Request>, Failure>,
+    {
         let context = self.context;
-        if context.is_dry_run {
-            let (device, plan) = self.plan(address, request)?;
-            let steps: Vec<_> = plan.attempts.into_iter().take(1).flat_map(|attempt| attempt.steps).collect();
-            let mut result = context.planned(&device, &steps, plan.warnings);
-            if request.is_saving {
-                result.steps.push(apply::save_record(&context.host, address));
-            }
-            return Ok(result);
-        }
         // A device that is not there needs no lock, nor root, to be told so.
         context.device(address)?;
         let observe = |address: Address, text: &str| context.observe(address, text);
-        let job = Job::start(&context.host, address, context.timeout, &observe)?;
+        let setting = context.setting(&observe);
+        let job = if context.is_dry_run { None } else { Some(Job::start(&setting, address)?) };
         // Only now, under the lock, is what is read what counts.
-        let (device, plan) = self.plan(address, request)?;
+        let device = context.device(address)?;
+        let Some(request) = ask(&device)? else {
+            let warnings = vec!["no policy names this device".to_string()];
+            return Ok(DeviceResult { warnings, ..context.unchanged(address) });
+        };
+        let (facts, plan) = self.plan(device, &request)?;
+        let Some(job) = job else {
+            let steps: Vec<_> = plan.attempts.into_iter().take(1).flat_map(|attempt| attempt.steps).collect();
+            let mut result = context.planned(&facts.device, &steps, plan.warnings);
+            if request.is_saving {
+                result.steps.push(save_record(&context.host, address));
+            }
+            return Ok(result);
+        };
         let draft = match request.is_saving {
-            true => Some(self.draft(&device, &kept(&request.choice, &device, &plan))?),
+            true => Some(self.draft(&facts.device, &kept(&request.choice, &facts.device, &plan))?),
             false => None,
         };
-        Ok(job.bind(&device, &plan.attempts, draft, plan.warnings))
+        Ok(job.bind(&facts, plan, draft))
     }
 
-    fn plan(&self, address: Address, request: &Request) -> Result<(Device, BindPlan), Failure> {
-        let device = self.context.device(address)?;
+    fn plan(&self, device: Device, request: &Request) -> Result<(Facts, BindPlan), Failure> {
+        let address = device.address;
         let unreadable = |error: ReadError| Failure::plain(Kind::Failed, format!("{address}: {error}"));
         let candidates = self.chooser.for_device(&device).map_err(unreadable)?;
+        let mut doubt = None;
         let wanted = match &request.choice {
             Choice::None => Wanted::NoDriver,
-            Choice::Auto => Wanted::Best(
-                candidates
-                    .into_iter()
-                    .map(|candidate| {
-                        let state = self.chooser.state(&candidate.module);
-                        (candidate, state)
-                    })
-                    .collect(),
-            ),
-            Choice::Named(driver) => Wanted::Named(self.named(&device, driver, &candidates, request)?),
+            Choice::Auto => {
+                let with_state = |candidate: crate::verdict::Candidate| {
+                    let state = self.chooser.state(&candidate.module);
+                    (candidate, state)
+                };
+                Wanted::Best(candidates.into_iter().map(with_state).collect())
+            }
+            Choice::Named(name) => match target::among(&candidates, &self.chooser, name) {
+                Some((target, speaks_against)) => {
+                    doubt = speaks_against;
+                    Wanted::Named(target)
+                }
+                None => {
+                    let mut target = target::resolve(&self.context.host, &self.chooser, name)?;
+                    if !request.manner.any_driver {
+                        return Err(target::not_for_device(&device, &target, &candidates));
+                    }
+                    target.is_vfio |= request.must_be_vfio;
+                    target.reason = "as asked for, whatever the tables say".to_string();
+                    Wanted::Named(target)
+                }
+            },
         };
-        let facts = gather::facts(&self.context.host, device).map_err(unreadable)?;
-        let plan = plan::bind(&facts, &wanted, request.manner)?;
-        Ok((facts.device, plan))
-    }
-
-    /// The driver that the user means, if the device is in its table or the user insists.
-    fn named(
-        &self,
-        device: &Device,
-        name: &DriverName,
-        candidates: &[Candidate],
-        request: &Request,
-    ) -> Result<Target, Failure> {
-        let is_meant = |candidate: &&Candidate| {
-            name.is_spelled_like(candidate.module.as_str()) || name.is_spelled_like(candidate.name())
-        };
-        if let Some(candidate) = candidates.iter().find(is_meant) {
-            return Ok(Target {
-                module: Some(candidate.module.clone()),
-                driver: candidate.driver.clone(),
-                state: self.chooser.state(&candidate.module),
-                is_vfio: true,
-                reason: format!("as asked for; matches {} ({} of 7 fields open)", candidate.alias, candidate.wildcards),
-            });
-        }
-        let target = self.resolve(name)?;
-        if request.manner.is_forced {
-            let is_vfio = request.is_vfio || Catalog::bundled().by_any_name(target.name()).is_some();
-            return Ok(Target { is_vfio, reason: "as asked for, whatever the tables say".to_string(), ..target });
-        }
-        Err(not_for_device(device, &target, candidates))
-    }
-
-    /// A driver by either spelling, whether or not it fits any device.
-    pub fn resolve(&self, name: &DriverName) -> Result<Target, Failure> {
-        let known = Catalog::bundled().by_any_name(name.as_str());
-        let module = known.map_or(name.as_str(), |driver| driver.module).parse();
-        let module = module.map_err(|error| Failure::plain(Kind::NoDriver, format!("{error}")))?;
-        let registered = sysfs::registered(&self.context.host).unwrap_or_default();
-        let reason = "as asked for".to_string();
-        if let Some(driver) = registered.into_iter().find(|driver| driver.is_spelled_like(name.as_str())) {
-            return Ok(Target {
-                module: Some(module),
-                driver: Some(driver),
-                state: ModuleState::Loaded,
-                is_vfio: true,
-                reason,
-            });
-        }
-        let state = self.chooser.state(&module);
-        if state == ModuleState::Missing {
-            let kconfig = known.map(|driver| format!("; it is built with {}", driver.kconfig)).unwrap_or_default();
-            return Err(Failure::new(
-                Kind::NoDriver,
-                format!(
-                    "no driver {name}: none is registered, and kernel {} has no module {module}{kconfig}",
-                    self.chooser.tables.release
-                ),
-                "see 'vfioctl drivers' for the VFIO drivers this kernel has",
-            ));
-        }
-        let driver = Modules::driver(&self.context.host, &module).ok().flatten();
-        Ok(Target { module: Some(module), driver, state, is_vfio: true, reason })
+        let mut facts =
+            gather::facts(&self.context.host, device, self.context.timeout).map_err(|error| held(address, error))?;
+        facts.siblings.retain(|sibling| !self.together.contains(&sibling.address));
+        let mut plan = plan::bind(&facts, &wanted, request.manner)?;
+        plan.warnings.extend(doubt);
+        Ok((facts, plan))
     }
 
     fn draft(&self, device: &Device, choice: &Choice) -> Result<Draft, Failure> {
         Draft::write(&self.context.host, device.address, &device.modalias, choice).map_err(|error| {
-            let message = format!("{}: {error}; nothing was touched", device.address);
-            match error.source.kind() {
-                std::io::ErrorKind::PermissionDenied => Failure::new(Kind::Permission, message, permission_hint()),
-                std::io::ErrorKind::ReadOnlyFilesystem => {
-                    Failure::new(Kind::Permission, message, "--no-save binds without keeping the choice")
-                }
-                _ => Failure::new(Kind::Failed, message, "--no-save binds without keeping the choice"),
-            }
+            let mut failure = store_failure(device.address, &error);
+            failure.message.push_str("; nothing was touched");
+            failure
         })
+    }
+}
+
+/// A device whose attributes cannot be read: its lock may be held.
+pub fn held(address: Address, error: ReadError) -> Failure {
+    let message = format!("{address}: {error}");
+    match error.source.kind() {
+        std::io::ErrorKind::TimedOut => {
+            Failure::new(Kind::Timeout, message, "wait until that is over; the kernel log may say what it waits for")
+        }
+        _ => Failure::plain(Kind::Failed, message),
     }
 }
 
 /// The choice to keep: a driver that was named in another spelling under its own name, where that is known.
 fn kept(choice: &Choice, device: &Device, plan: &BindPlan) -> Choice {
     let driver = match plan.attempts.first() {
-        Some(attempt) => attempt.target.driver.as_ref(),
+        Some(attempt) => attempt.target.as_ref().and_then(|target| target.driver.as_ref()),
         None => device.driver.as_ref(),
     };
     match (choice, driver) {
         (Choice::Named(_), Some(driver)) => Choice::Named(driver.clone()),
         (choice, _) => choice.clone(),
     }
-}
-
-/// The kernel would not stop anyone: `driver_override` makes any driver match (`drivers/pci/pci-driver.c`,
-/// `pci_match_device`). So the id table is held up here.
-fn not_for_device(device: &Device, target: &Target, candidates: &[Candidate]) -> Failure {
-    let modalias = &device.modalias;
-    let ids = format!("{}:{}", modalias.vendor(), modalias.device());
-    let table = match Catalog::bundled().by_any_name(target.name()) {
-        Some(driver) => {
-            let ids: Vec<String> = driver.ids.iter().map(|id| format!("{:04x}:{:04x}", id.vendor, id.device)).collect();
-            format!("its table has {}", ids.join(", "))
-        }
-        None => "it is no VFIO driver that the alias tables name for this device".to_string(),
-    };
-    let others: Vec<&str> = candidates.iter().map(Candidate::name).collect();
-    let others = if others.is_empty() { "none".to_string() } else { others.join(", ") };
-    Failure::new(
-        Kind::NotForDevice,
-        format!("{}: driver {} is not for {ids}: {table}", device.address, target.name()),
-        format!("what fits: {others}; --force binds it all the same"),
-    )
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::address::Address;
-use crate::apply::step_record;
+use crate::apply::{Setting, step_record};
 use crate::cli::Common;
 use crate::gather::Chooser;
 use crate::host::Host;
@@ -17,10 +17,13 @@ use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
 use crate::plan::Step;
 use crate::policy::{self, Decision, Policy};
 use crate::report::{Output, PolicyView};
-use crate::sysfs::Device;
+use crate::sysfs::{self, Device};
 
 /// How many devices are worked on at a time: the kernel's probes are what takes long, not we.
 const PARALLEL: usize = 64;
+
+/// How long a call into the kernel may take, unless the user says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What every verb has.
 pub struct Context {
@@ -30,6 +33,8 @@ pub struct Context {
     pub output: Output,
     /// How long a call into the kernel may take.
     pub timeout: Duration,
+    /// Did the user say so?
+    pub is_timeout_fixed: bool,
     /// Only say what would be done?
     pub is_dry_run: bool,
 }
@@ -41,7 +46,8 @@ impl Context {
         Ok(Context {
             host: Host::new(&common.root, common.kernel.clone())?,
             output,
-            timeout: common.timeout,
+            timeout: common.timeout.unwrap_or(TIMEOUT),
+            is_timeout_fixed: common.timeout.is_some(),
             is_dry_run: common.dry_run,
         })
     }
@@ -72,6 +78,33 @@ impl Context {
         }
     }
 
+    /// All devices; what is odd about one is said, and costs no other its place.
+    pub fn list(&self) -> Result<Vec<Device>> {
+        let listing = sysfs::list(&self.host)?;
+        for error in &listing.errors {
+            self.output.warn(&format!("left out: {error}"));
+        }
+        Ok(listing.devices)
+    }
+
+    /// A module of another kernel cannot be loaded into this one.
+    pub fn refuse_other_kernel(&self, chooser: &Chooser<'_>) -> Result<()> {
+        let running = self.host.running()?;
+        if !self.is_dry_run && chooser.tables.release != running {
+            anyhow::bail!(UsageError(format!(
+                "--kernel {}: kernel {running} runs here, and only its modules can be loaded; --dry-run shows the plan",
+                chooser.tables.release
+            )));
+        }
+        Ok(())
+    }
+
+    /// What work on a device needs.
+    pub fn setting<'a>(&'a self, observe: &'a (dyn Fn(Address, &str) + Sync)) -> Setting<'a> {
+        let (timeout, is_timeout_fixed) = (self.timeout, self.is_timeout_fixed);
+        Setting { host: &self.host, timeout, is_timeout_fixed, observe }
+    }
+
     /// Reads the policy, and names the files that are none; the second value says whether there were any.
     pub fn policy(&self) -> (Policy, bool) {
         let (policy, errors) = Policy::read(&self.host);
@@ -92,6 +125,12 @@ impl Context {
             )),
             Err(error) => Err(Failure::plain(Kind::Failed, format!("{address}: {error}"))),
         }
+    }
+
+    /// Says why nothing can be shown; with --json as a document too.
+    pub fn refuse(&self, command: &str, failure: &Failure) -> Result<u8> {
+        self.output.refuse(command, failure)?;
+        Ok(failure.kind.exit_status())
     }
 
     /// Hears of each step as it begins; with -v so does the user.
@@ -153,6 +192,11 @@ impl Context {
     }
 }
 
+/// What was typed cannot be done, whatever the host: exit status 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
 /// Addresses without their repetitions, in the order given.
 pub fn distinct(addresses: &[Address]) -> Vec<Address> {
     let mut distinct = Vec::with_capacity(addresses.len());
@@ -166,8 +210,9 @@ pub fn distinct(addresses: &[Address]) -> Vec<Address> {
 
 /// What the policy says about a device, for showing.
 pub fn policy_view(policy: &Policy, device: &Device) -> Option<PolicyView> {
-    match policy.decide(device)? {
-        Decision::Rule(rule) => Some(PolicyView { driver: rule.driver.clone(), file: rule.file.display().to_string() }),
-        Decision::OtherDevice(_) => None,
-    }
+    let (rule, mismatch) = match policy.decide(device)? {
+        Decision::Rule(rule) => (rule, None),
+        Decision::OtherDevice(rule) => (rule, Some(rule.mismatch(device))),
+    };
+    Some(PolicyView { driver: rule.driver.clone(), file: rule.file.display().to_string(), mismatch })
 }

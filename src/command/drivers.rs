@@ -20,7 +20,7 @@ pub fn run(context: &Context) -> Result<u8> {
     let release = chooser.tables.release.clone();
     let config = KernelConfig::read(context, &release);
     let mut bound: BTreeMap<DriverName, Vec<Address>> = BTreeMap::new();
-    for device in sysfs::list(&context.host)? {
+    for device in context.list()? {
         if let Some(driver) = device.driver {
             bound.entry(driver).or_default().push(device.address);
         }

@@ -2,6 +2,7 @@
 //! `vfioctl list`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -12,16 +13,20 @@ use crate::gather::BestOf;
 use crate::kernel_name::DriverName;
 use crate::names::Database;
 use crate::report::{self, DeviceView};
-use crate::sysfs::{self, Device};
+use crate::sysfs::{Device, Overrides};
+
+/// How long a listing waits for a device whose lock is held.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Lists devices.
 pub fn run(context: &Context, options: &List) -> Result<u8> {
-    let devices = sysfs::list(&context.host)?;
+    let devices = context.list()?;
     let drivers: BTreeMap<Address, Option<DriverName>> =
         devices.iter().map(|device| (device.address, device.driver.clone())).collect();
     let mut best = BestOf::new(context.chooser()?);
     let (policy, _) = context.policy();
     let names = Database::open();
+    let mut overrides = Overrides::new(&context.host, PATIENCE);
 
     let mut views = Vec::new();
     for device in devices.iter().filter(|device| is_wanted(options, device)) {
@@ -31,7 +36,11 @@ pub fn run(context: &Context, options: &List) -> Result<u8> {
         let pf_driver = device.pf.and_then(|pf| drivers.get(&pf)?.as_ref());
         let best = best.name(device, pf_driver)?;
         let name = names.look_up(&device.modalias).device;
-        views.push(DeviceView::new(device, name, best, policy_view(&policy, device)));
+        let driver_override = overrides.read(device.address).unwrap_or_else(|error| {
+            context.output.warn(&error.to_string());
+            None
+        });
+        views.push(DeviceView::new(device, driver_override, name, best, policy_view(&policy, device)));
     }
     report::list(context.output, &views)?;
     Ok(0)

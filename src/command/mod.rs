@@ -12,7 +12,8 @@ mod unbind;
 
 use crate::cli::{Cli, Command};
 
-use context::Context;
+use crate::host::HostError;
+use context::{Context, UsageError};
 
 /// Does what was typed; the exit status comes back. An error is one that concerns the whole command, not a device.
 pub fn run(cli: Cli) -> anyhow::Result<u8> {
@@ -27,4 +28,10 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Apply { addresses } => apply::run(&context, &addresses),
         Command::Drivers => drivers::run(&context),
     }
+}
+
+/// The exit status for an error that concerns the whole command: 2 where what was typed names nothing, 1 otherwise.
+pub fn exit_status(error: &anyhow::Error) -> u8 {
+    let is_usage = error.is::<UsageError>() || error.is::<HostError>();
+    if is_usage { 2 } else { 1 }
 }

@@ -1,38 +1,49 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `vfioctl show`.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
+use super::bind::held;
 use super::context::{Context, policy_view};
 use crate::address::Address;
 use crate::class;
 use crate::gather;
 use crate::names::Database;
-use crate::plan::{self, Facts};
+use crate::plan::Facts;
 use crate::report::{self, Blocker, DeviceView, GroupView, ShowView};
 use crate::sysfs::Device;
+use crate::verdict;
+
+/// How long a device whose lock is held is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Shows everything about one device.
 pub fn run(context: &Context, address: Address) -> Result<u8> {
     let device = match context.device(address) {
         Ok(device) => device,
         Err(failure) => {
-            context.output.fail(&failure);
-            return Ok(failure.kind.exit_status());
+            return context.refuse("show", &failure);
         }
     };
     let candidates = context.chooser()?.with_modules().for_device(&device)?;
     let (policy, _) = context.policy();
     let names = Database::open().look_up(&device.modalias);
-    let best = plan::best(&device, &candidates).map(|candidate| candidate.name().to_string());
+    let best = verdict::chosen(&candidates).map(|candidate| candidate.name().to_string());
     let pf_driver = match device.pf {
         Some(pf) => gather::driver_of(&context.host, pf)?,
         None => None,
     };
     let vfio_devices = Device::vfio_devices(&context.host, address)?;
     let class_name = names.class.unwrap_or_else(|| class::name(&device.modalias.class()).to_string());
-    let view = DeviceView::new(&device, names.device, best, policy_view(&policy, &device));
-    let facts = gather::facts(&context.host, device)?;
+    let policy = policy_view(&policy, &device);
+    let facts = match gather::facts(&context.host, device, context.timeout.min(PATIENCE)) {
+        Ok(facts) => facts,
+        Err(error) => return context.refuse("show", &held(address, error)),
+    };
+    let driver_override = facts.driver_override.clone();
+    let view = DeviceView::new(&facts.device, driver_override, names.device, best, policy);
     let nodes = nodes(context, &facts, &vfio_devices);
     let group = facts.group.as_ref().map(|group| GroupView {
         number: group.number,

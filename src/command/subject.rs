@@ -4,11 +4,11 @@
 use anyhow::Result;
 
 use super::context::Context;
+use crate::address::Address;
 use crate::cli::Subject;
 use crate::gather::Chooser;
 use crate::matcher::{Modalias, OddityKind};
 use crate::outcome::{Failure, Kind};
-use crate::plan;
 use crate::report;
 use crate::sysfs::Device;
 use crate::verdict::{self, Candidate, Position};
@@ -24,29 +24,20 @@ struct Found {
 }
 
 impl Found {
-    fn best(&self) -> Option<Candidate> {
-        match &self.device {
-            Some(device) => plan::best(device, &self.candidates),
-            None => verdict::chosen(&self.candidates).cloned(),
-        }
+    /// Why there is no best driver.
+    fn failure(&self) -> Failure {
+        let subject = self.subject();
+        let message = format!("no VFIO driver of kernel {} can be used for {subject}", self.release);
+        let argument = if self.device.is_some() { subject } else { format!("--modalias {subject}") };
+        Failure::new(Kind::NoDriver, message, format!("'vfioctl explain {argument}' says why"))
     }
 
-    fn exit_status(&self, context: &Context) -> u8 {
-        if self.best().is_some() {
-            return 0;
-        }
-        let failure = match &self.device {
-            Some(device) if device.is_bridge() => {
-                Failure::plain(Kind::NoDriver, format!("{} is a bridge: no VFIO driver takes one", device.address))
-            }
-            _ => Failure::new(
-                Kind::NoDriver,
-                format!("no VFIO driver of kernel {} can be used for {}", self.release, self.modalias.as_str()),
-                "see 'vfioctl drivers' for what this kernel has",
-            ),
-        };
-        context.output.fail(&failure);
-        failure.kind.exit_status()
+    fn subject(&self) -> String {
+        self.device.as_ref().map_or(self.modalias.as_str().to_string(), |device| device.address.to_string())
+    }
+
+    fn address(&self) -> Option<Address> {
+        self.device.as_ref().map(|device| device.address)
     }
 }
 
@@ -78,46 +69,38 @@ fn find(context: &Context, subject: &Subject, chooser: Chooser<'_>) -> Result<Re
 pub fn run_match(context: &Context, subject: &Subject) -> Result<u8> {
     let found = match find(context, subject, context.chooser()?)? {
         Ok(found) => found,
-        Err(failure) => return Ok(refuse(context, &failure)),
+        Err(failure) => return context.refuse("match", &failure),
     };
-    let best = found.best();
-    if let Some(best) = best.as_ref().filter(|best| best.driver.is_none()) {
+    let best = verdict::chosen(&found.candidates);
+    if let Some(best) = best.filter(|best| best.driver.is_none()) {
         context
             .output
             .warn(&format!("{} is the module's name: the driver's is known once the module is loaded", best.module));
     }
-    report::show_match(
-        context.output,
-        found.device.as_ref().map(|d| d.address),
-        found.modalias.as_str(),
-        best.as_ref(),
-    )?;
-    Ok(found.exit_status(context))
+    report::show_match(context.output, found.address(), found.modalias.as_str(), best)?;
+    if best.is_none() {
+        context.output.fail(&found.failure());
+    }
+    Ok(exit_status(best))
 }
 
 /// Shows all that matches, and why.
 pub fn run_explain(context: &Context, subject: &Subject) -> Result<u8> {
     let found = match find(context, subject, context.chooser()?.with_modules())? {
         Ok(found) => found,
-        Err(failure) => return Ok(refuse(context, &failure)),
+        Err(failure) => return context.refuse("explain", &failure),
     };
     if !context.output.is_verbose {
         for line in &found.lower_case {
             context.output.warn(line);
         }
     }
-    report::explain(
-        context.output,
-        found.device.as_ref().map(|device| device.address),
-        found.modalias.as_str(),
-        &found.release,
-        found.best().as_ref(),
-        &found.candidates,
-    )?;
-    Ok(found.exit_status(context))
+    let best = verdict::chosen(&found.candidates);
+    let (modalias, release) = (found.modalias.as_str(), found.release.as_str());
+    report::explain(context.output, found.address(), modalias, release, best, &found.candidates)?;
+    Ok(exit_status(best))
 }
 
-fn refuse(context: &Context, failure: &Failure) -> u8 {
-    context.output.fail(failure);
-    failure.kind.exit_status()
+fn exit_status(best: Option<&Candidate>) -> u8 {
+    if best.is_some() { 0 } else { Kind::NoDriver.exit_status() }
 }

@@ -3,72 +3,93 @@
 
 use anyhow::Result;
 
-use super::bind::{Binder, refuse_other_kernel};
+use super::bind::held;
 use super::context::{Context, distinct};
 use crate::address::Address;
-use crate::apply::{self, Job};
+use crate::apply::{Job, forget_record, store_failure};
 use crate::cli::Unbind;
-use crate::gather;
+use crate::gather::{self, Chooser};
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
-use crate::plan::{self, Step};
-use crate::policy::{self, Decision};
+use crate::plan::{self, Facts, Step, Target};
+use crate::policy::{self, Decision, Policy};
 use crate::sysfs::Device;
+use crate::target;
 
 /// Gives devices back.
 pub fn run(context: &Context, options: &Unbind) -> Result<u8> {
-    let chooser = context.chooser()?;
-    refuse_other_kernel(context, &chooser)?;
-    let binder = Binder::new(context, chooser);
+    let chooser = context.chooser()?.with_modules();
+    context.refuse_other_kernel(&chooser)?;
     let addresses = distinct(&options.addresses);
-    let results = context.each(&addresses, |address| unbind(context, &binder, address, options));
+    let results = context.each(&addresses, |address| unbind(context, &chooser, address, options));
     context.conclude("unbind", &results)
 }
 
-fn unbind(context: &Context, binder: &Binder<'_>, address: Address, options: &Unbind) -> Result<DeviceResult, Failure> {
-    let target = options.driver.as_ref().map(|driver| binder.resolve(driver)).transpose()?;
-    let plan = || -> Result<(Device, Vec<Step>, Vec<String>), Failure> {
-        let device = context.device(address)?;
-        let unreadable = |error| Failure::plain(Kind::Failed, format!("{address}: {error}"));
-        let facts = gather::facts(&context.host, device).map_err(unreadable)?;
-        let steps = plan::unbind(&facts, target.as_ref())?;
-        let mut warnings = Vec::new();
-        if let Some(driver) = facts.device.driver.as_ref().filter(|_| facts.is_vfio_device && steps.is_empty()) {
-            warnings.push(format!("driver {driver} has made it a VFIO device by itself: it was left alone"));
+fn unbind(
+    context: &Context,
+    chooser: &Chooser<'_>,
+    address: Address,
+    options: &Unbind,
+) -> Result<DeviceResult, Failure> {
+    let is_forgetting = !options.no_save && policy::has_own_file(&context.host, address);
+    match context.device(address) {
+        Err(failure) if failure.kind == Kind::NoDevice && is_forgetting => {
+            return forget_absent(context, address, failure);
         }
-        Ok((facts.device, steps, warnings))
-    };
+        Err(failure) => return Err(failure),
+        Ok(_) => {}
+    }
+    let target = options.driver.as_ref().map(|driver| target::resolve(&context.host, chooser, driver)).transpose()?;
     if context.is_dry_run {
-        let (device, steps, warnings) = plan()?;
-        let mut result = context.planned(&device, &steps, warnings);
-        if result.persisted && !options.no_save {
-            result.steps.push(apply::forget_record(&context.host, address));
+        let (facts, steps, warnings) = plan(context, address, target.as_ref())?;
+        let mut result = context.planned(&facts.device, &steps, warnings);
+        if is_forgetting {
+            result.steps.push(forget_record(&context.host, address));
         }
         return Ok(result);
     }
-    // A choice for a device that is gone can be forgotten all the same.
-    if let (Err(failure), true) = (context.device(address), policy::has_own_file(&context.host, address)) {
-        if !options.no_save {
-            return forget_absent(context, address, failure);
-        }
+    if is_forgetting {
+        policy::check_forgettable(&context.host, address).map_err(|error| {
+            let mut failure = store_failure(address, &error);
+            failure.message.push_str("; nothing was touched");
+            failure
+        })?;
     }
-    context.device(address)?;
     let observe = |address: Address, text: &str| context.observe(address, text);
-    let job = Job::start(&context.host, address, context.timeout, &observe)?;
-    let (device, steps, warnings) = plan()?;
-    let mut result = job.unbind(&device, &steps, !options.no_save, warnings);
+    let setting = context.setting(&observe);
+    let job = Job::start(&setting, address)?;
+    let (facts, steps, warnings) = plan(context, address, target.as_ref())?;
+    let mut result = job.unbind(&facts, &steps, !options.no_save, warnings);
     if result.outcome == Outcome::Unbound {
-        result.warnings.extend(remarks(context, &device, &result));
+        result.warnings.extend(remarks(context, &facts.device, &result));
     }
     Ok(result)
+}
+
+fn plan(
+    context: &Context,
+    address: Address,
+    target: Option<&Target>,
+) -> Result<(Facts, Vec<Step>, Vec<String>), Failure> {
+    let device = context.device(address)?;
+    let facts = gather::facts(&context.host, device, context.timeout).map_err(|error| held(address, error))?;
+    let steps = plan::unbind(&facts, target)?;
+    let mut warnings = Vec::new();
+    if let Some(driver) = facts.device.driver.as_ref().filter(|_| facts.is_vfio_device && steps.is_empty()) {
+        warnings.push(format!("driver {driver} has made it a VFIO device by itself: it was left alone"));
+    }
+    Ok((facts, steps, warnings))
 }
 
 /// What the user may not expect after a device was given back.
 fn remarks(context: &Context, before: &Device, result: &DeviceResult) -> Vec<String> {
     let mut remarks = Vec::new();
     if result.driver.is_none() && before.driver.is_some() {
-        remarks.push("no native driver took it: none that this kernel has loaded knows the device".to_string());
+        remarks.push(format!(
+            "no native driver took it; if there is one, the kernel log may say why: dmesg | grep {}",
+            before.address
+        ));
     }
-    let (policy, _) = context.policy();
+    let (policy, _) = Policy::read(&context.host);
     if let Some(Decision::Rule(rule)) = policy.decide(before) {
         remarks.push(format!(
             "{} still names it: 'vfioctl apply' gives it driver {} again",
@@ -79,16 +100,16 @@ fn remarks(context: &Context, before: &Device, result: &DeviceResult) -> Vec<Str
     remarks
 }
 
-fn forget_absent(context: &Context, address: Address, failure: Failure) -> Result<DeviceResult, Failure> {
-    let mut result = context.untouched(address, failure);
-    match policy::forget(&context.host, address) {
-        Ok(_) => {
-            result.outcome = Outcome::Unbound;
-            result.persisted = false;
-            result.error = None;
-            result.warnings.push("the device is not there; the choice kept for it is forgotten".to_string());
-            Ok(result)
-        }
-        Err(error) => Err(Failure::plain(Kind::Failed, format!("{address}: {error}"))),
+fn forget_absent(context: &Context, address: Address, absent: Failure) -> Result<DeviceResult, Failure> {
+    let warning = format!("{}; the choice that was kept for it is forgotten", absent.message);
+    let mut result = DeviceResult { warnings: vec![warning], ..context.unchanged(address) };
+    if context.is_dry_run {
+        result.outcome = Outcome::Planned;
+        result.steps.push(forget_record(&context.host, address));
+        return Ok(result);
     }
+    policy::forget(&context.host, address).map_err(|error| store_failure(address, &error))?;
+    result.outcome = Outcome::Unbound;
+    result.persisted = false;
+    Ok(result)
 }

@@ -40,7 +40,9 @@ pub fn holders(host: &Host, group: Option<u32>, vfio_devices: &[String]) -> Vec<
         let open = descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
         if let Some(node) = open.into_iter().find(|target| wanted.contains(target)) {
             let command = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            holders.push(Holder { pid, command: command.trim_end().to_string(), node });
+            // A process names itself; what would steer a terminal is left out.
+            let command = command.chars().filter(|c| !c.is_control()).collect();
+            holders.push(Holder { pid, command, node });
         }
     }
     holders.sort_by_key(|holder| holder.pid);

@@ -151,9 +151,11 @@ impl Policy {
         (policy, errors)
     }
 
-    /// What it says about a device; `None`: nothing.
+    /// What it says about a device; `None`: nothing. A rule that names the address outranks those that do not, so that a
+    /// choice for one device stands whatever the files are called; among equals the later one wins.
     pub fn decide(&self, device: &Device) -> Option<Decision<'_>> {
-        if let Some(rule) = self.rules.iter().rev().find(|rule| rule.selector.holds(device)) {
+        let about = || self.rules.iter().rev().filter(|rule| rule.selector.holds(device));
+        if let Some(rule) = about().find(|rule| rule.selector.address.is_some()).or(about().next()) {
             return Some(Decision::Rule(rule));
         }
         let elsewhere = self.rules.iter().rev().find(|rule| rule.selector.address == Some(device.address))?;
@@ -167,9 +169,15 @@ impl Rule {
         self.selector.address
     }
 
-    /// The vendor:device that the rule expects, if it says.
-    pub fn id(&self) -> Option<&str> {
-        self.selector.id.as_deref()
+    /// How this rule is about another device than the one that is at its address now.
+    pub fn mismatch(&self, device: &Device) -> String {
+        format!(
+            "{} is about {}, but {}:{} is there now",
+            self.file.display(),
+            self.selector.id.as_ref().map_or("another device".to_string(), |id| format!("device {id}")),
+            device.modalias.vendor(),
+            device.modalias.device()
+        )
     }
 }
 
@@ -255,7 +263,6 @@ mod tests {
             address: address.parse().unwrap(),
             modalias: modalias.parse().unwrap(),
             driver: None,
-            driver_override: None,
             iommu_group: None,
             pf: pf.map(|pf| pf.parse().unwrap()),
             vfs: Vec::new(),
@@ -304,6 +311,14 @@ mod tests {
             policy("[[device]]\nclass = '02'\ndriver = 'auto'\n[[device]]\nid = '15b3:101e'\ndriver = 'vfio-pci'");
         let Some(Decision::Rule(rule)) = rules.decide(&vf()) else { panic!() };
         assert_eq!(rule.driver.to_string(), "vfio-pci");
+    }
+
+    #[test]
+    fn a_rule_for_the_address_outranks_any_other() {
+        let rules =
+            policy("[[device]]\naddress = '0000:3b:00.1'\ndriver = 'auto'\n[[device]]\nclass = '02'\ndriver = 'none'");
+        let Some(Decision::Rule(rule)) = rules.decide(&vf()) else { panic!() };
+        assert_eq!(rule.driver, Choice::Auto);
     }
 
     #[test]

@@ -6,12 +6,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use tempfile::{Builder, NamedTempFile};
 
 use super::rule::Choice;
 use crate::address::Address;
 use crate::host::Host;
 use crate::matcher::Modalias;
+
+/// How the files that are ours begin.
+const OWN: &str = "# Written by 'vfioctl bind'";
 
 /// A policy file that could not be written or removed.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +39,24 @@ pub fn own_file(host: &Host, address: Address) -> PathBuf {
     host.policy_directories()[0].join(format!("{address}.toml"))
 }
 
-/// Is there such a file?
+/// Is there such a file, by our own hand? Of others' files of that name we keep off.
 pub fn has_own_file(host: &Host, address: Address) -> bool {
-    own_file(host, address).symlink_metadata().is_ok()
+    is_own(&own_file(host, address)).unwrap_or(false)
+}
+
+/// May that file be removed, as far as one can tell without trying?
+pub fn check_forgettable(host: &Host, address: Address) -> Result<(), StoreError> {
+    let path = own_file(host, address);
+    access(parent(&path), Access::WRITE_OK).map_err(|errno| StoreError { action: "remove", path, source: errno.into() })
+}
+
+/// Does the file begin as ours do? `None`: there is none.
+fn is_own(path: &Path) -> Option<bool> {
+    match fs::read(path) {
+        Ok(text) => Some(text.starts_with(OWN.as_bytes())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.symlink_metadata().ok().map(|_| false),
+        Err(_) => Some(false),
+    }
 }
 
 impl Draft {
@@ -46,8 +65,12 @@ impl Draft {
     pub fn write(host: &Host, address: Address, modalias: &Modalias, driver: &Choice) -> Result<Draft, StoreError> {
         let path = own_file(host, address);
         let directory = parent(&path);
+        if is_own(&path) == Some(false) {
+            let source = io::Error::other("it is there, and not by vfioctl's hand; edit or rename it");
+            return Err(StoreError { action: "write", path, source });
+        }
         let text = format!(
-            "# Written by 'vfioctl bind'; 'vfioctl unbind {address}' removes it. See vfioctl.d(5).\n\
+            "{OWN}; 'vfioctl unbind {address}' removes it. See vfioctl.d(5).\n\
              [[device]]\naddress = \"{address}\"\nid = \"{}:{}\"\ndriver = \"{driver}\"\n",
             modalias.vendor(),
             modalias.device()
@@ -83,6 +106,9 @@ impl Draft {
 /// Removes the file that `bind` wrote; `false` where there is none.
 pub fn forget(host: &Host, address: Address) -> Result<bool, StoreError> {
     let path = own_file(host, address);
+    if is_own(&path) != Some(true) {
+        return Ok(false);
+    }
     let fail = |source| StoreError { action: "remove", path: path.clone(), source };
     match fs::remove_file(&path) {
         Ok(()) => sync_directory(&path).map(|()| true).map_err(fail),
@@ -123,20 +149,25 @@ mod tests {
 
         let (policy, errors) = Policy::read(&host);
         assert!(errors.is_empty());
-        let device = Device {
-            address,
-            modalias,
-            driver: None,
-            driver_override: None,
-            iommu_group: None,
-            pf: None,
-            vfs: Vec::new(),
-        };
+        let device = Device { address, modalias, driver: None, iommu_group: None, pf: None, vfs: Vec::new() };
         assert!(matches!(policy.decide(&device), Some(Decision::Rule(rule)) if rule.driver == Choice::Auto));
 
         assert!(forget(&host, address).unwrap());
         assert!(!forget(&host, address).unwrap());
         assert!(Policy::read(&host).0.rules.is_empty());
+    }
+
+    #[test]
+    fn what_others_wrote_is_left_alone() {
+        let (_root, host, address, modalias) = setup();
+        let path = own_file(&host, address);
+        fs::create_dir_all(parent(&path)).unwrap();
+        fs::write(&path, "# By hand.\n").unwrap();
+        let error = Draft::write(&host, address, &modalias, &Choice::Auto).unwrap_err();
+        assert!(error.to_string().contains("not by vfioctl's hand"), "{error}");
+        assert!(!has_own_file(&host, address));
+        assert!(!forget(&host, address).unwrap());
+        assert!(path.exists());
     }
 
     #[test]

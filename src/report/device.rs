@@ -40,11 +40,19 @@ pub struct PolicyView {
     pub driver: Choice,
     /// Where that stands.
     pub file: String,
+    /// Why it is not about this device, if the rule expects another one at its address.
+    pub mismatch: Option<String>,
 }
 
 impl DeviceView {
-    /// A device, its name, its best driver and its policy.
-    pub fn new(device: &Device, name: Option<String>, best: Option<String>, policy: Option<PolicyView>) -> DeviceView {
+    /// A device, its override, its name, its best driver and its policy.
+    pub fn new(
+        device: &Device,
+        driver_override: Option<String>,
+        name: Option<String>,
+        best: Option<String>,
+        policy: Option<PolicyView>,
+    ) -> DeviceView {
         let modalias = &device.modalias;
         DeviceView {
             address: device.address,
@@ -56,7 +64,7 @@ impl DeviceView {
             modalias: modalias.as_str().to_string(),
             name,
             driver: device.driver.clone(),
-            driver_override: device.driver_override.clone(),
+            driver_override,
             iommu_group: device.iommu_group,
             pf: device.pf,
             vfs: (!device.vfs.is_empty()).then(|| device.vfs.clone()),
@@ -105,7 +113,13 @@ pub fn list(output: Output, devices: &[DeviceView]) -> io::Result<()> {
                 device.best.as_deref().map_or_else(dash, printable),
             ];
             if has_policy {
-                row.push(device.policy.as_ref().map_or_else(dash, |policy| policy.driver.to_string()));
+                row.push(
+                    device
+                        .policy
+                        .as_ref()
+                        .filter(|policy| policy.mismatch.is_none())
+                        .map_or_else(dash, |p| p.driver.to_string()),
+                );
             }
             row.push(device.label());
             row
@@ -177,7 +191,7 @@ pub fn show(output: Output, view: &ShowView) -> io::Result<()> {
         ("modalias", device.modalias.clone()),
         ("driver", device.driver.as_ref().map_or_else(none, DriverName::to_string)),
         ("override", device.driver_override.as_deref().map_or_else(none, printable)),
-        ("policy", device.policy.as_ref().map_or_else(none, |policy| format!("{}, in {}", policy.driver, policy.file))),
+        ("policy", device.policy.as_ref().map_or_else(none, policy_text)),
     ];
     if let Some(pf) = device.pf {
         let driver = view.pf_driver.as_ref().map_or_else(|| "no driver".to_string(), DriverName::to_string);
@@ -202,6 +216,13 @@ pub fn show(output: Output, view: &ShowView) -> io::Result<()> {
         text.push_str("  VFIO drivers none matches\n");
     }
     output.print(&text)
+}
+
+fn policy_text(policy: &PolicyView) -> String {
+    match &policy.mismatch {
+        Some(mismatch) => format!("none: {mismatch}"),
+        None => format!("{}, in {}", policy.driver, policy.file),
+    }
 }
 
 fn candidate_text(candidate: &Candidate) -> String {

@@ -36,6 +36,19 @@ struct Document<'a, T> {
     fields: T,
 }
 
+#[derive(Serialize)]
+struct Refusal<'a> {
+    error: &'a Failure,
+}
+
+/// A reader that has seen enough is no failure, and changes nothing about the exit status.
+fn unless_unread(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
 /// How to show results.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
@@ -59,16 +72,21 @@ impl Output {
     /// Writes to standard output. Colour is taken out where it is not wanted.
     fn print(self, text: &str) -> io::Result<()> {
         let mut stdout = AutoStream::new(io::stdout().lock(), self.choice());
-        stdout.write_all(text.as_bytes())?;
-        stdout.flush()
+        unless_unread(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
     }
 
     /// Writes one JSON document: schema and command first, then `fields`.
     fn print_json(self, command: &str, fields: impl Serialize) -> io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(&Document { schema: 1, command, fields })?;
+        text.push(b'\n');
         let mut stdout = io::stdout().lock();
-        serde_json::to_writer_pretty(&mut stdout, &Document { schema: 1, command, fields })?;
-        stdout.write_all(b"\n")?;
-        stdout.flush()
+        unless_unread(stdout.write_all(&text).and_then(|()| stdout.flush()))
+    }
+
+    /// A failure that leaves nothing to show: on standard error, and as a document where one is asked for.
+    pub fn refuse(self, command: &str, failure: &Failure) -> io::Result<()> {
+        self.fail(failure);
+        if self.is_json { self.print_json(command, Refusal { error: failure }) } else { Ok(()) }
     }
 
     /// A line on standard error. That it cannot be written is no reason to stop half-way.

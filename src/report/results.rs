@@ -60,7 +60,10 @@ fn text(result: &DeviceResult) -> String {
                 let target = step.target.as_deref().unwrap_or_default();
                 text.push_str(&format!("{address}: {} {}\n", printable(target), printable(&step.reason)));
             }
-            let bound = format!("bound to {}", name(&result.driver));
+            let bound = match &result.driver {
+                Some(driver) => format!("bound to {driver}"),
+                None => "kept off all drivers".to_string(),
+            };
             text.push_str(&format!("{address}: {}{was}{}\n", styled(GOOD, &bound), saved(result)));
         }
         Outcome::Unbound => {

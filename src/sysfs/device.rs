@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A PCI device as sysfs shows it.
 //!
-//! Read is what a listing needs: `modalias` (which holds all ids and the class), `driver_override`, and the links. None of
-//! these reaches the hardware; `config`, `vpd` and the link speeds would.
+//! Read are `modalias`, which holds all ids and the class, and links. None of these reaches the hardware, as `config`, `vpd`
+//! and the link speeds would, and none waits for the device's lock, as `driver_override` may.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use std::io;
 
 use super::node::{Node, ReadError};
 use crate::address::Address;
-use crate::catalog::KernelVersion;
+use crate::catalog::{Catalog, KernelVersion};
 use crate::host::Host;
 use crate::kernel_name::DriverName;
 use crate::matcher::Modalias;
@@ -24,8 +24,6 @@ pub struct Device {
     pub modalias: Modalias,
     /// The driver its `driver` link names. The link shows before a probe is over, and goes before a removal is.
     pub driver: Option<DriverName>,
-    /// `driver_override`; `None` when unset. The kernel takes any text, so it need not be a driver's name.
-    pub driver_override: Option<String>,
     /// Its IOMMU group.
     pub iommu_group: Option<u32>,
     /// A VF's PF.
@@ -59,64 +57,69 @@ impl Device {
         Node::new(host.device(address)).names_in("vfio-dev")
     }
 
-    /// Has its driver made a VFIO device of it? Before 6.1 the nearest sign is that its IOMMU group is open to VFIO.
+    /// Has its driver made a VFIO device of it? Before 6.1 there is no telling but by the driver's name and its open group.
     pub fn is_vfio_device(host: &Host, address: Address) -> Result<bool, ReadError> {
         if !Device::vfio_devices(host, address)?.is_empty() {
             return Ok(true);
         }
-        let is_old = host
-            .running()
-            .ok()
-            .and_then(|release| KernelVersion::parse(&release))
-            .is_some_and(|running| running < KernelVersion::new(6, 1));
-        if !is_old {
+        let running = host.running().ok().and_then(|release| KernelVersion::parse(&release));
+        if running.is_none_or(|running| running >= KernelVersion::new(6, 1)) {
             return Ok(false);
         }
-        let group = Node::new(host.device(address)).link_name("iommu_group")?;
-        Ok(group.is_some_and(|group| host.vfio_groups().join(group).exists()))
+        let node = Node::new(host.device(address));
+        let is_known = node.link_name("driver")?.is_some_and(|name| Catalog::bundled().by_driver(&name).is_some());
+        let group = node.link_name("iommu_group")?;
+        Ok(is_known && group.is_some_and(|group| host.vfio_groups().join(group).exists()))
     }
 }
 
-/// All devices, in bus order. One that goes away meanwhile is left out.
-pub fn list(host: &Host) -> Result<Vec<Device>, ReadError> {
+/// All devices, and what could not be read.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// In bus order. One that goes away meanwhile is left out.
+    pub devices: Vec<Device>,
+    /// One odd device costs no other its place.
+    pub errors: Vec<ReadError>,
+}
+
+/// Lists all devices.
+pub fn list(host: &Host) -> Result<Listing, ReadError> {
     let directory = host.devices();
     let fail = |source: io::Error| ReadError { path: directory.clone(), source };
-    let mut devices = Vec::new();
+    let mut listing = Listing::default();
     for entry in fs::read_dir(&directory).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name();
         let Some(address) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        devices.extend(read_without_vfs(&Node::new(host.device(address)), address)?);
+        match read_without_vfs(&Node::new(host.device(address)), address) {
+            Ok(device) => listing.devices.extend(device),
+            Err(error) => listing.errors.push(error),
+        }
     }
-    devices.sort_by_key(|device| device.address);
+    listing.devices.sort_by_key(|device| device.address);
 
     // Every VF names its PF: no need to look through the PFs' directories.
     let mut vfs: BTreeMap<Address, Vec<Address>> = BTreeMap::new();
-    for device in &devices {
+    for device in &listing.devices {
         if let Some(pf) = device.pf {
             vfs.entry(pf).or_default().push(device.address);
         }
     }
-    for device in &mut devices {
+    for device in &mut listing.devices {
         device.vfs = vfs.remove(&device.address).unwrap_or_default();
     }
-    Ok(devices)
+    Ok(listing)
 }
 
 fn read_without_vfs(node: &Node, address: Address) -> Result<Option<Device>, ReadError> {
     let Some(modalias) = node.read_if_there("modalias")? else { return Ok(None) };
     let modalias = modalias.parse().map_err(|error| invalid(node, "modalias", error))?;
-    let driver = match node.link_name("driver")? {
-        Some(name) => Some(name.parse().map_err(|error| invalid(node, "driver", error))?),
-        None => None,
-    };
-    // Absent before 3.16; `(null)` is how the kernel prints an unset string.
-    let driver_override = node.read_if_there("driver_override")?.filter(|text| text != "(null)");
+    let driver = node.link_name("driver")?.map(DriverName::from_kernel);
     let iommu_group = match node.link_name("iommu_group")? {
         Some(name) => Some(name.parse().map_err(|error| invalid(node, "iommu_group", error))?),
         None => None,
     };
     let pf = link_address(node, "physfn")?;
-    Ok(Some(Device { address, modalias, driver, driver_override, iommu_group, pf, vfs: Vec::new() }))
+    Ok(Some(Device { address, modalias, driver, iommu_group, pf, vfs: Vec::new() }))
 }
 
 fn link_address(node: &Node, name: &str) -> Result<Option<Address>, ReadError> {
@@ -146,12 +149,19 @@ mod tests {
         }
         fs::create_dir_all(&device).unwrap();
         symlink("../../../../kernel/iommu_groups/7", device.join("iommu_group")).unwrap();
+        symlink("../../../../bus/pci/drivers/vfio-pci", device.join("driver")).unwrap();
         let host = Host::new(root.path(), None).unwrap();
         let is_vfio = |release: &str| {
             fs::write(path("proc/sys/kernel/osrelease"), release).unwrap();
             Device::is_vfio_device(&host, "0000:3b:00.1".parse().unwrap()).unwrap()
         };
         assert!(is_vfio("5.15.0-130-generic\n"));
+        // Another member of an open group is none for that.
+        fs::remove_file(device.join("driver")).unwrap();
+        symlink("../../../../bus/pci/drivers/snd_hda_intel", device.join("driver")).unwrap();
+        assert!(!is_vfio("5.15.0-130-generic\n"));
+        fs::remove_file(device.join("driver")).unwrap();
+        symlink("../../../../bus/pci/drivers/vfio-pci", device.join("driver")).unwrap();
         assert!(!is_vfio("6.1.0-56-amd64\n"), "from 6.1 on vfio-dev is what counts");
         fs::remove_dir(path("sys/class/vfio/7")).unwrap();
         assert!(!is_vfio("5.15.0-130-generic\n"));

@@ -2,13 +2,16 @@
 //! What the kernel says, typed: devices, drivers, groups. Reading is all that is done here, but for [`control`], which
 //! holds the only writes.
 
+pub mod attendant;
 pub mod control;
 mod device;
 mod driver;
 mod group;
 mod node;
+mod overrides;
 
-pub use device::{Device, list};
+pub use device::{Device, Listing, list};
 pub use driver::{drivers_of_module, is_registered, module_of_driver, registered};
 pub use group::Group;
 pub use node::{Node, ReadError};
+pub use overrides::Overrides;

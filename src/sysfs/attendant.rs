@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A process that reads and writes attributes for us, and can be left behind.
+//!
+//! A write to `bind` or `unbind` can sleep in the kernel for ever, and on older kernels so can a read of `driver_override`.
+//! A thread stuck there keeps its whole process from ending, SIGKILL or not. So such calls are made by a child process,
+//! this program again: it is told one at a time and answers with what came of it.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use sysfs_class::SysClass;
+
+use super::node::Node;
+
+/// The argument with which this program is the attendant.
+pub const ARGUMENT: &str = "--attend-attributes";
+
+/// The other process.
+pub struct Attendant {
+    requests: ChildStdin,
+    answers: Receiver<io::Result<Answer>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Request {
+    directory: PathBuf,
+    attribute: String,
+    /// What to write; to read, if there is nothing.
+    value: Option<String>,
+}
+
+/// What came of a request.
+#[derive(Serialize, Deserialize, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was written, or this was read.
+    Done(String),
+    /// The attribute could not be opened.
+    NotOpened(i32),
+    /// It was opened, but the kernel refused the call itself.
+    Refused(i32),
+}
+
+/// No answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AttendantError {
+    /// Not in time. The call may still be going on in the kernel.
+    #[error("no answer from the kernel")]
+    TimedOut,
+    /// The process could not be started, or ended.
+    #[error("the process that reads and writes sysfs: {0}")]
+    Process(#[from] io::Error),
+}
+
+impl Attendant {
+    /// Starts the process.
+    pub fn start() -> io::Result<Attendant> {
+        let mut child = Command::new("/proc/self/exe")
+            .arg0("vfioctl")
+            .arg(ARGUMENT)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // A pipe of the caller's that a stuck process held open would make the caller wait as well.
+            .stderr(Stdio::null())
+            // Ctrl-C is for us: a call that was begun is to come to its end.
+            .process_group(0)
+            .spawn()?;
+        let requests = child.stdin.take().expect("it was asked to be piped");
+        let output = child.stdout.take().expect("it was asked to be piped");
+        let (sender, answers) = mpsc::channel();
+        // It ends with its input; a stuck one when the kernel lets go of it.
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines() {
+                if sender.send(line.and_then(|line| Ok(serde_json::from_str(&line)?))).is_err() {
+                    break;
+                }
+            }
+            let _ = child.wait();
+        });
+        Ok(Attendant { requests, answers })
+    }
+
+    /// Writes `value` to an attribute.
+    pub fn write(
+        &mut self,
+        directory: &Path,
+        attribute: &str,
+        value: &str,
+        timeout: Duration,
+    ) -> Result<Answer, AttendantError> {
+        self.ask(directory, attribute, Some(value.to_string()), timeout)
+    }
+
+    /// Reads an attribute. What is not UTF-8 in it is replaced.
+    pub fn read(&mut self, directory: &Path, attribute: &str, timeout: Duration) -> Result<Answer, AttendantError> {
+        self.ask(directory, attribute, None, timeout)
+    }
+
+    fn ask(
+        &mut self,
+        directory: &Path,
+        attribute: &str,
+        value: Option<String>,
+        timeout: Duration,
+    ) -> Result<Answer, AttendantError> {
+        let request = Request { directory: directory.to_path_buf(), attribute: attribute.to_string(), value };
+        let mut line = serde_json::to_vec(&request).map_err(io::Error::from)?;
+        line.push(b'\n');
+        self.requests.write_all(&line)?;
+        match self.answers.recv_timeout(timeout) {
+            Ok(answer) => Ok(answer?),
+            Err(RecvTimeoutError::Timeout) => Err(AttendantError::TimedOut),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(io::Error::new(io::ErrorKind::BrokenPipe, "it has ended").into())
+            }
+        }
+    }
+}
+
+/// The process's own side: does what standard input says, answers on standard output, ends with its input.
+pub fn serve(requests: impl BufRead, mut answers: impl Write) -> io::Result<()> {
+    // Started through /proc/self/exe it would show as "exe" to someone who looks for what is stuck.
+    rustix::thread::set_name(c"vfioctl")?;
+    for line in requests.lines() {
+        let request: Request = serde_json::from_str(&line?)?;
+        serde_json::to_writer(&mut answers, &attend(&request))?;
+        answers.write_all(b"\n")?;
+        answers.flush()?;
+    }
+    Ok(())
+}
+
+fn attend(request: &Request) -> Answer {
+    // A call that failed without an errno was cut short.
+    let errno = |error: io::Error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+    let node = Node::new(request.directory.clone());
+    let path = request.directory.join(&request.attribute);
+    // Opened without O_CREAT: what the kernel has not made is ENOENT, not EACCES.
+    let opened = std::fs::OpenOptions::new().read(request.value.is_none()).write(request.value.is_some()).open(&path);
+    if let Err(error) = opened {
+        return Answer::NotOpened(errno(error));
+    }
+    let result = match &request.value {
+        Some(value) => node.write_file(&request.attribute, value).map(|()| String::new()),
+        None => std::fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+    };
+    result.map_or_else(|error| Answer::Refused(errno(error)), Answer::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_writes_and_answers() {
+        let root = tempfile::tempdir().unwrap();
+        let attribute = root.path().join("driver_override");
+        std::fs::write(&attribute, "(null)\n").unwrap();
+        let request = |attribute: &str, value: Option<&str>| {
+            let request = Request {
+                directory: root.path().to_path_buf(),
+                attribute: attribute.to_string(),
+                value: value.map(str::to_string),
+            };
+            serde_json::to_string(&request).unwrap() + "\n"
+        };
+        let input = request("driver_override", None)
+            + &request("driver_override", Some("vfio-pci"))
+            + &request("no_such_attribute", Some("x"));
+        let mut output = Vec::new();
+        serve(input.as_bytes(), &mut output).unwrap();
+        let answers: Vec<Answer> =
+            String::from_utf8(output).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let missing = Answer::NotOpened(Errno::NOENT.raw_os_error());
+        assert_eq!(answers, [Answer::Done("(null)\n".into()), Answer::Done(String::new()), missing]);
+        assert!(std::fs::read_to_string(attribute).unwrap().starts_with("vfio-pci"));
+        assert!(!root.path().join("no_such_attribute").exists());
+    }
+}
