@@ -23,6 +23,7 @@
 //! * [`plan`] is pure: from facts to a plan or a refusal.
 //! * [`apply`] carries a plan out, checks each step and undoes what failed; [`lock`] keeps two of us from one device.
 //! * [`outcome`] is what became of a device, and the exit status that says so.
+//! * [`interrupt`] turns Ctrl-C into a wish to stop, at a point where nothing is half done.
 //! * [`process`] runs another program, but not for ever.
 //! * [`names`] are hardware names from udev's hwdb.
 //! * [`report`] shows one result as text or as JSON.
@@ -37,6 +38,7 @@ pub mod drop_in;
 pub mod gather;
 pub mod guard;
 pub mod host;
+pub mod interrupt;
 pub mod kernel_name;
 pub mod lock;
 pub mod matcher;

@@ -92,6 +92,8 @@ pub enum Kind {
     Module,
     /// The kernel refused; all is as before.
     Failed,
+    /// The user or the system wished to stop; all is as before.
+    Interrupted,
     /// It failed, and so did putting things back.
     NotRestored,
 }
@@ -100,7 +102,7 @@ impl Kind {
     /// The exit status for this sort.
     pub fn exit_status(self) -> u8 {
         match self {
-            Kind::Failed | Kind::Module => 1,
+            Kind::Failed | Kind::Interrupted | Kind::Module => 1,
             Kind::NoDevice => 3,
             Kind::Unsafe | Kind::NotForDevice | Kind::Identity => 4,
             Kind::NoDriver => 5,

@@ -550,6 +550,33 @@ fn a_failure_at_any_step_of_unbind_is_undone() {
     assert_eq!(ran.policy().len(), 1, "what was not given back is not forgotten");
 }
 
+#[test]
+fn an_interrupted_bind_is_undone() {
+    for signal in ["INT", "TERM", "HUP"] {
+        let own = support::VFIOCTL;
+        let ran = script(
+            "connectx",
+            &["0000:3b:00.1:unbind:delay=800"],
+            &format!("exec 2>&1; {own} bind 3b:00.1 & sleep 0.3; kill -{signal} $!; wait $!; echo status $?"),
+        );
+        assert!(ran.stdout.contains("status 1") && ran.stdout.contains("interrupted"), "{signal}: {}", ran.stdout);
+        ran.assert_as_before();
+    }
+}
+
+#[test]
+fn an_interrupt_does_not_wait_for_a_call_that_blocks() {
+    let own = support::VFIOCTL;
+    let started = Instant::now();
+    let ran = script(
+        "connectx",
+        &["0000:3b:00.1:unbind:block"],
+        &format!("exec 2>&1; {own} bind 3b:00.1 & sleep 0.3; kill -TERM $!; wait $!; echo status $?"),
+    );
+    assert!(ran.stdout.contains("status 7"), "{}", ran.stdout);
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+}
+
 // ---- what blocks
 
 #[test]

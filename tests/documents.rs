@@ -152,6 +152,7 @@ fn every_failure_has_a_documented_status() {
         Kind::Timeout,
         Kind::Module,
         Kind::Failed,
+        Kind::Interrupted,
         Kind::NotRestored,
     ];
     let help = Cli::command().render_long_help().to_string();

@@ -28,6 +28,8 @@ pub enum StepError {
     Read(#[from] ReadError),
     #[error("the device went away meanwhile")]
     Gone,
+    #[error("interrupted")]
+    Interrupted,
     #[error("module {0} is loaded, but has registered no PCI driver")]
     NoDriver(String),
     #[error("driver {0} is not registered")]
@@ -59,6 +61,7 @@ impl StepError {
             }
             StepError::Store(error) => store_failure(address, error),
             StepError::Gone => Failure::plain(Kind::NoDevice, message),
+            StepError::Interrupted => Failure::plain(Kind::Interrupted, message),
             StepError::Write(_) | StepError::WrongDriver { .. } | StepError::NotVfio(_) | StepError::Read(_) => {
                 Failure::new(Kind::Failed, message, log)
             }

@@ -16,6 +16,7 @@ use crate::address::Address;
 use crate::catalog::Catalog;
 use crate::gather;
 use crate::host::Host;
+use crate::interrupt;
 use crate::kernel_name::DriverName;
 use crate::lock::DeviceLock;
 use crate::modules::{self, Modules};
@@ -163,8 +164,11 @@ impl<'a> Job<'a> {
         result
     }
 
+    /// Stops between two steps where that is wished for.
     fn run_all(&mut self, steps: &[Step]) -> Result<(), StepError> {
-        steps.iter().try_for_each(|step| self.run(step))
+        steps
+            .iter()
+            .try_for_each(|step| if interrupt::is_wanted() { Err(StepError::Interrupted) } else { self.run(step) })
     }
 
     fn run(&mut self, step: &Step) -> Result<(), StepError> {
@@ -330,7 +334,8 @@ impl<'a> Job<'a> {
         let restored = self.driver().and_then(|driver| {
             let now = Binding { driver, driver_override: self.driver_override.clone() };
             let steps = plan::restore(before, &now);
-            self.run_all(&steps).map(|()| !steps.is_empty())
+            // Whoever wishes to stop wishes for this too.
+            steps.iter().try_for_each(|step| self.run(step)).map(|()| !steps.is_empty())
         });
         match restored {
             Ok(true) => failure.message = format!("{}; put back: {}", failure.message, describe(before)),

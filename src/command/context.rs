@@ -12,6 +12,7 @@ use crate::apply::{Setting, step_record};
 use crate::cli::Common;
 use crate::gather::Chooser;
 use crate::host::Host;
+use crate::interrupt;
 use crate::modules::Tables;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
 use crate::plan::Step;
@@ -167,6 +168,11 @@ impl Context {
     where
         F: Fn(Address) -> Result<DeviceResult, Failure> + Sync,
     {
+        if !self.is_dry_run {
+            if let Err(error) = interrupt::take_over() {
+                self.output.warn(&format!("Ctrl-C will end this at once: {error}"));
+            }
+        }
         let results: Mutex<Vec<Option<DeviceResult>>> = Mutex::new(vec![None; addresses.len()]);
         let queue = Mutex::new(addresses.iter().enumerate());
         thread::scope(|scope| {
@@ -175,7 +181,14 @@ impl Context {
                     loop {
                         let next = queue.lock().expect("no thread panics with the queue").next();
                         let Some((index, &address)) = next else { break };
-                        let result = work(address).unwrap_or_else(|failure| self.untouched(address, failure));
+                        let result = match interrupt::is_wanted() {
+                            true => Err(Failure::plain(
+                                Kind::Interrupted,
+                                format!("{address}: interrupted; nothing was touched"),
+                            )),
+                            false => work(address),
+                        };
+                        let result = result.unwrap_or_else(|failure| self.untouched(address, failure));
                         results.lock().expect("no thread panics with the results")[index] = Some(result);
                     }
                 });

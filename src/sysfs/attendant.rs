@@ -11,16 +11,21 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sysfs_class::SysClass;
 
 use super::node::Node;
+use crate::interrupt;
 
 /// The argument with which this program is the attendant.
 pub const ARGUMENT: &str = "--attend-attributes";
+
+/// How often one looks whether the user wishes to stop, and how long a call that is under way is waited for then.
+const GLANCE: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The other process.
 pub struct Attendant {
@@ -113,11 +118,22 @@ impl Attendant {
         let mut line = serde_json::to_vec(&request).map_err(io::Error::from)?;
         line.push(b'\n');
         self.requests.write_all(&line)?;
-        match self.answers.recv_timeout(timeout) {
-            Ok(answer) => Ok(answer?),
-            Err(RecvTimeoutError::Timeout) => Err(AttendantError::TimedOut),
-            Err(RecvTimeoutError::Disconnected) => {
-                Err(io::Error::new(io::ErrorKind::BrokenPipe, "it has ended").into())
+        let started = Instant::now();
+        // What is done after the wish to stop, to put things back, gets all its time.
+        let was_wanted = interrupt::is_wanted();
+        let mut deadline = timeout;
+        loop {
+            let elapsed = started.elapsed();
+            if interrupt::is_wanted() && !was_wanted {
+                deadline = deadline.min(elapsed + GRACE);
+            }
+            match self.answers.recv_timeout(deadline.saturating_sub(elapsed).min(GLANCE)) {
+                Ok(answer) => return Ok(answer?),
+                Err(RecvTimeoutError::Timeout) if started.elapsed() < deadline => {}
+                Err(RecvTimeoutError::Timeout) => return Err(AttendantError::TimedOut),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::new(io::ErrorKind::BrokenPipe, "it has ended").into());
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -41,7 +41,7 @@ pub enum WriteError {
         errno: Errno,
     },
     /// The kernel has not answered.
-    #[error("writing {value:?} to {path} still waits in the kernel after {} s", .after.as_secs_f32())]
+    #[error("writing {value:?} to {path} still waits in the kernel after {:.1} s", .after.as_secs_f32())]
     TimedOut {
         /// The attribute.
         path: PathBuf,
@@ -132,13 +132,14 @@ impl<'a> Control<'a> {
     fn write(&mut self, directory: PathBuf, attribute: &str, value: &str) -> Result<(), WriteError> {
         let path = directory.join(attribute);
         let value = value.to_string();
+        let started = Instant::now();
         match self.attendant.write(&directory, attribute, &value, self.timeout) {
             Ok(Answer::Done(_)) => Ok(()),
             Ok(Answer::NotOpened(errno)) => Err(WriteError::NotOpened { path, errno: Errno::from_raw_os_error(errno) }),
             Ok(Answer::Refused(errno)) => {
                 Err(WriteError::Refused { path, value, errno: Errno::from_raw_os_error(errno) })
             }
-            Err(AttendantError::TimedOut) => Err(WriteError::TimedOut { path, value, after: self.timeout }),
+            Err(AttendantError::TimedOut) => Err(WriteError::TimedOut { path, value, after: started.elapsed() }),
             Err(AttendantError::Process(error)) => Err(WriteError::Attendant(error)),
         }
     }
