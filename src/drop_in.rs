@@ -18,7 +18,17 @@ pub struct DropInError {
 
 /// The files in force, by name; `directories` with the highest precedence first. Masked ones are left out.
 pub fn files(directories: &[PathBuf], suffix: &str) -> Result<Vec<PathBuf>, DropInError> {
+    let (files, errors) = readable_files(directories, suffix);
+    match errors.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(files),
+    }
+}
+
+/// As [`files`], but a directory that cannot be read is named, and the others count all the same.
+pub fn readable_files(directories: &[PathBuf], suffix: &str) -> (Vec<PathBuf>, Vec<DropInError>) {
     let mut in_force: BTreeMap<Vec<u8>, PathBuf> = BTreeMap::new();
+    let mut errors = Vec::new();
     for directory in directories {
         for entry in WalkDir::new(directory).min_depth(1).max_depth(1) {
             match entry {
@@ -31,12 +41,18 @@ pub fn files(directories: &[PathBuf], suffix: &str) -> Result<Vec<PathBuf>, Drop
                 }
                 Err(error) => match error.io_error().map(io::Error::kind) {
                     Some(io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-                    _ => return Err(DropInError { path: directory.clone(), source: error.into() }),
+                    _ => errors.push(DropInError { path: directory.clone(), source: into_io_error(error) }),
                 },
             }
         }
     }
-    Ok(in_force.into_values().filter(|path| !is_mask(path)).collect())
+    (in_force.into_values().filter(|path| !is_mask(path)).collect(), errors)
+}
+
+/// Without walkdir's words about where it was: the error that it goes into says so.
+fn into_io_error(error: walkdir::Error) -> io::Error {
+    let kind = error.io_error().map_or(io::ErrorKind::Other, io::Error::kind);
+    error.into_io_error().unwrap_or_else(|| kind.into())
 }
 
 /// An empty file, or something that reads as one (a link to /dev/null). What cannot be looked at is no mask: reading it
@@ -74,6 +90,22 @@ mod tests {
         symlink("/dev/null", etc.join("40-null.toml")).unwrap();
         let found = files(&[etc.clone(), run, usr.clone()], ".toml").unwrap();
         assert_eq!(found, [usr.join("10-a.toml"), etc.join("20-b.toml")]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_once_and_the_rest_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let [looped, good] = ["looped", "good"].map(|name| root.path().join(name));
+        // A directory that even root cannot read.
+        symlink("looped", &looped).unwrap();
+        fs::create_dir(&good).unwrap();
+        fs::write(good.join("a.toml"), "good").unwrap();
+        let directories = [looped.clone(), good.clone()];
+        let (found, errors) = readable_files(&directories, ".toml");
+        assert_eq!(found, [good.join("a.toml")]);
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].to_string().matches("looped").count(), 1, "{}", errors[0]);
+        assert!(files(&directories, ".toml").is_err());
     }
 
     #[test]
