@@ -49,10 +49,9 @@ pub fn readable_files(directories: &[PathBuf], suffix: &str) -> (Vec<PathBuf>, V
     (in_force.into_values().filter(|path| !is_mask(path)).collect(), errors)
 }
 
-/// Without walkdir's words about where it was: the error that it goes into says so.
+/// Without walkdir's words about where it was: what it goes into says so. Without links followed, all its errors are of I/O.
 fn into_io_error(error: walkdir::Error) -> io::Error {
-    let kind = error.io_error().map_or(io::ErrorKind::Other, io::Error::kind);
-    error.into_io_error().unwrap_or_else(|| kind.into())
+    error.into_io_error().unwrap_or_else(|| io::ErrorKind::Other.into())
 }
 
 /// An empty file, or something that reads as one (a link to /dev/null). What cannot be looked at is no mask: reading it

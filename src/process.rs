@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Running another program, but not for longer than one is willing to wait.
 
-use std::io;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// How often one looks whether a program has ended, at the longest.
+const GLANCE: Duration = Duration::from_millis(10);
+/// What a program has printed is all there when it has ended; longer than this is waited for nobody else who still holds
+/// its standard error.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// A program that came to its end.
 #[derive(Debug)]
@@ -29,7 +36,7 @@ pub enum RunError {
         /// Why.
         source: io::Error,
     },
-    /// It was still running at the end of the time; it was sent SIGKILL, which a program stuck in the kernel sees late.
+    /// It was still running at the end of the time; it was sent SIGKILL, which one stuck in the kernel sees late.
     #[error("{program} still ran after {} s", .after.as_secs_f32())]
     TimedOut {
         /// The program.
@@ -39,29 +46,81 @@ pub enum RunError {
     },
 }
 
-/// Runs a command with nothing on its standard input, its standard output thrown away.
+/// Runs a command with nothing on its standard input, its standard output thrown away. It gets a process group of its own:
+/// Ctrl-C is for us, and what was begun is to come to its end.
 pub fn run(command: &mut Command, timeout: Duration) -> Result<Finished, RunError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let start = |source| RunError::Start { program: program.clone(), source };
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(start)?;
-    let pid = Pid::from_child(&child);
-    let (done, result) = mpsc::channel();
-    thread::spawn(move || done.send(child.wait_with_output()));
-    match result.recv_timeout(timeout) {
-        Ok(Ok(output)) => {
-            Ok(Finished { status: output.status, stderr: String::from_utf8_lossy(&output.stderr).trim().to_string() })
-        }
-        Ok(Err(source)) => Err(start(source)),
-        Err(_) => {
-            // It may end by itself at this very moment; then there is no one to kill.
-            let _ = kill_process(pid, Signal::KILL);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().map_err(start)?;
+    let lines = read_aside(child.stderr.take().expect("it was asked to be piped"));
+    match wait(&mut child, timeout).map_err(start)? {
+        Some(status) => Ok(Finished { status, stderr: collect(&lines) }),
+        None => {
+            kill(child);
             Err(RunError::TimedOut { program, after: timeout })
         }
     }
 }
 
+/// Waits for a child's end, not for longer than `timeout`.
+fn wait(child: &mut Child, timeout: Duration) -> io::Result<Option<ExitStatus>> {
+    let started = Instant::now();
+    let mut pause = Duration::from_micros(250);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        let left = timeout.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        thread::sleep(pause.min(left));
+        pause = (pause * 2).min(GLANCE);
+    }
+}
+
+/// Kills a child that was not seen to end, and what it has started. Its process id is its own until it is waited for,
+/// which is done aside: stuck in the kernel, it ends late.
+fn kill(mut child: Child) {
+    // It may have ended by itself just now; then there may be no one to kill.
+    let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+    thread::spawn(move || child.wait());
+}
+
+/// Reads lines in a thread, which ends when nobody has the other end any more.
+fn read_aside(pipe: ChildStderr) -> Receiver<Vec<u8>> {
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+/// The lines until the end, or what there is of them in a short moment.
+fn collect(lines: &Receiver<Vec<u8>>) -> String {
+    let started = Instant::now();
+    let mut text = Vec::new();
+    while let Ok(line) = lines.recv_timeout(LINGER.saturating_sub(started.elapsed())) {
+        text.extend(line);
+        text.push(b'\n');
+        if started.elapsed() > LINGER {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&text).trim().to_string()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use rustix::process::kill_process;
+
     use super::*;
 
     #[test]
@@ -72,11 +131,57 @@ mod tests {
     }
 
     #[test]
-    fn a_long_one_is_given_up() {
-        let started = std::time::Instant::now();
-        let error = run(Command::new("sleep").arg("30"), Duration::from_millis(50)).unwrap_err();
+    fn a_signal_is_a_status() {
+        let finished = run(Command::new("sh").args(["-c", "kill -TERM $$"]), Duration::from_secs(10)).unwrap();
+        assert_eq!(finished.status.signal(), Some(Signal::TERM.as_raw()));
+        assert_eq!(finished.stderr, "");
+    }
+
+    #[test]
+    fn all_of_a_long_standard_error_comes_back() {
+        let finished =
+            run(Command::new("sh").args(["-c", "seq 20000 >&2; printf end >&2"]), Duration::from_secs(10)).unwrap();
+        assert_eq!(finished.stderr.lines().count(), 20001);
+        assert!(finished.stderr.ends_with("\n20000\nend"));
+    }
+
+    #[test]
+    fn a_grandchild_with_standard_error_open_is_not_waited_for() {
+        for grandchild in ["sleep 30", "while sleep 0.01; do echo noise >&2; done"] {
+            let script = format!("echo begun >&2; ({grandchild}) & echo $! >&2");
+            let started = Instant::now();
+            let finished = run(Command::new("sh").args(["-c", &script]), Duration::from_secs(10)).unwrap();
+            assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+            assert!(finished.status.success());
+            let mut lines = finished.stderr.lines();
+            assert_eq!(lines.next(), Some("begun"));
+            // It is left alone, and outlives its parent.
+            let pid: i32 = lines.find_map(|line| line.parse().ok()).unwrap();
+            kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_long_one_is_killed_with_its_children_and_reaped() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pids");
+        let started = Instant::now();
+        let script = "sleep 30 & echo $$ $! > \"$0\"; wait";
+        let error = run(Command::new("sh").args(["-c", script]).arg(&file), Duration::from_millis(500)).unwrap_err();
         assert!(matches!(error, RunError::TimedOut { .. }));
         assert!(started.elapsed() < Duration::from_secs(10));
+        let pids = std::fs::read_to_string(file).unwrap();
+        let pids: Vec<Pid> = pids.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect();
+        assert_eq!(pids.len(), 2);
+        // A zombie still has its directory; the second is for init to reap, which a container may lack.
+        let is_gone = |pid: Pid| {
+            let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+            status.map_or(true, |text| pid == pids[1] && text.contains(") Z "))
+        };
+        while !pids.iter().all(|&pid| is_gone(pid)) {
+            assert!(started.elapsed() < Duration::from_secs(10), "{pids:?} still run");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]

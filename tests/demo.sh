@@ -38,7 +38,7 @@ run vfioctl list
 say "Two drivers match the first virtual function. Only mlx5_vfio_pci can migrate it."
 run vfioctl explain $vf
 
-say "Bind it: the best driver, also after the next boot."
+say "Bind it to the best, and keep that choice."
 run vfioctl bind $vf
 
 say "The kernel's side of it."
@@ -47,7 +47,7 @@ run cat $devices/$vf/driver_override
 run ls $devices/$vf/vfio-dev
 expect_driver $vf mlx5_vfio_pci
 
-say "What is kept for the next boot."
+say "What is kept."
 run cat $policy/$vf.toml
 
 say "Its twin, of the same kind, was left alone."
