@@ -2,23 +2,21 @@
 //! `vfioctl drivers`: the bundled driver set against this kernel.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use anyhow::Result;
 
 use super::context::Context;
 use crate::address::Address;
-use crate::catalog::{Catalog, Driver, KernelVersion};
+use crate::catalog::Catalog;
 use crate::kernel_name::{DriverName, ModuleName};
-use crate::modules::{ModuleState, Modules};
+use crate::modules::{KernelConfig, ModuleState};
 use crate::report::{self, DriverView};
-use crate::sysfs;
 
 /// Shows them.
 pub fn run(context: &Context) -> Result<u8> {
     let chooser = context.chooser()?.with_modules();
     let release = chooser.tables.release.clone();
-    let config = KernelConfig::read(context, &release);
+    let config = KernelConfig::read(&context.host, &release);
     let mut bound: BTreeMap<DriverName, Vec<Address>> = BTreeMap::new();
     for device in context.list()? {
         if let Some(driver) = device.driver {
@@ -30,12 +28,12 @@ pub fn run(context: &Context) -> Result<u8> {
     for known in Catalog::bundled().drivers() {
         let module: ModuleName = known.module.parse()?;
         let driver: DriverName = known.driver.parse()?;
-        let mut state = chooser.state(&module);
-        // On an old kernel a built-in driver has no trace but this.
-        if state == ModuleState::Missing && sysfs::is_registered(&context.host, &driver) {
-            state = ModuleState::BuiltIn;
-        }
-        let remark = (state == ModuleState::Missing).then(|| config.why_missing(known, &release));
+        let state = chooser.state(&module);
+        let remark = match state {
+            ModuleState::Missing => Some(config.why_missing(known)),
+            ModuleState::Unknown => Some(config.why_unknown(known)),
+            ModuleState::Loaded | ModuleState::BuiltIn | ModuleState::Installed => None,
+        };
         views.push(DriverView {
             module: known.module.to_string(),
             driver: Some(known.driver.to_string()),
@@ -54,7 +52,7 @@ pub fn run(context: &Context) -> Result<u8> {
         if views.iter().any(|view| view.module == module.as_str()) {
             continue;
         }
-        let driver = Modules::driver(&context.host, module)?;
+        let driver = chooser.tables.driver(&context.host, module)?;
         let state = chooser.state(module);
         let missing = "named by the alias table, but not installed";
         views.push(DriverView {
@@ -73,49 +71,18 @@ pub fn run(context: &Context) -> Result<u8> {
         });
     }
     let has_variant = views.iter().any(|view| view.module != "vfio_pci" && view.state != ModuleState::Missing);
-    let summary = (!has_variant).then(|| {
-        format!(
+    let summary = if has_variant {
+        None
+    } else if config.has_variant() {
+        Some(format!(
+            "No variant driver of kernel {release} is installed, so vfio-pci is the best there is for every device."
+        ))
+    } else {
+        Some(format!(
             "Kernel {release} was built without any variant driver (as Debian's kernels are), so vfio-pci is the best there is \
              for every device."
-        )
-    });
+        ))
+    };
     report::drivers(context.output, &release, &views, summary.as_deref())?;
     Ok(0)
-}
-
-/// The kernel's build configuration, where the distribution installs it.
-struct KernelConfig {
-    text: Option<String>,
-    architecture: Option<&'static str>,
-}
-
-impl KernelConfig {
-    fn read(context: &Context, release: &str) -> KernelConfig {
-        let text = context.host.kernel_configs(release).iter().find_map(|path| fs::read_to_string(path).ok());
-        // The configuration names its architecture; without one, only this machine's own is known.
-        let marks = [("CONFIG_X86_64=y", "x86_64"), ("CONFIG_ARM64=y", "aarch64"), ("CONFIG_S390=y", "s390x")];
-        let architecture = match &text {
-            Some(text) => marks.iter().find(|(mark, _)| text.lines().any(|line| line == *mark)).map(|(_, name)| *name),
-            None => context.host.is_this_machine().then_some(std::env::consts::ARCH),
-        };
-        KernelConfig { text, architecture }
-    }
-
-    /// Why a kernel has not got a driver, the surest reason first.
-    fn why_missing(&self, driver: &Driver, release: &str) -> String {
-        if let Some(here) = self.architecture.filter(|here| !driver.runs_on(here)) {
-            return format!("{}: for {} only, not for {here}", driver.title, driver.architectures.join(", "));
-        }
-        if KernelVersion::parse(release).is_some_and(|version| version < driver.first_kernel) {
-            return format!("{}: in kernels from {} on", driver.title, driver.first_kernel);
-        }
-        let symbol = &driver.kconfig;
-        let unset = format!("# {symbol} is not set");
-        match &self.text {
-            Some(text) if text.lines().any(|line| line == unset) => {
-                format!("{}: this kernel was built with {symbol} not set", driver.title)
-            }
-            _ => format!("{}: needs a kernel with {symbol}", driver.title),
-        }
-    }
 }

@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::path::PathBuf;
 
-use crate::drop_in::{self, DropInError};
+use crate::drop_in;
 use crate::host::Host;
 use crate::kernel_name::ModuleName;
 use crate::matcher::Table;
@@ -14,33 +12,35 @@ use crate::matcher::Table;
 /// Blacklisted modules, and where each is blacklisted.
 pub type Blacklist = BTreeMap<ModuleName, String>;
 
-/// modprobe.d cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A directory.
-    #[error(transparent)]
-    Directory(#[from] DropInError),
+/// What modprobe.d says besides aliases.
+#[derive(Debug, Default)]
+pub struct Config {
+    /// What is blacklisted, the kernel command line's modules included.
+    pub blacklist: Blacklist,
+    /// Files and directories that were left out since they cannot be read.
+    pub warnings: Vec<String>,
 }
 
-/// Adds the `alias` lines to `table` and returns the blacklist, the kernel command line's included.
-pub fn read(host: &Host, table: &mut Table) -> Result<Blacklist, ConfigError> {
-    let mut blacklist = Blacklist::new();
-    for path in drop_in::files(&host.modprobe_directories(), ".conf")? {
-        let bytes = fs::read(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+/// Adds the `alias` lines to `table` and returns the rest. What cannot be read is left out, as kmod does
+/// (`libkmod/libkmod-config.c`, `kmod_config_new`).
+pub fn read(host: &Host, table: &mut Table) -> Config {
+    let mut config = Config::default();
+    let (files, errors) = drop_in::readable_files(&host.modprobe_directories(), ".conf");
+    config.warnings.extend(errors.iter().map(|error| format!("{error}; left out")));
+    for path in files {
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                config.warnings.push(format!("cannot read {}: {error}; left out", path.display()));
+                continue;
+            }
+        };
         for (number, line) in logical_lines(&String::from_utf8_lossy(&bytes)) {
             match line.trim().split_once([' ', '\t']) {
                 Some(("alias", rest)) => table.read_modprobe_alias(rest.trim(), number),
                 Some(("blacklist", module)) => {
                     if let Ok(module) = module.trim().parse() {
-                        blacklist.entry(module).or_insert_with(|| format!("{}:{number}", path.display()));
+                        config.blacklist.entry(module).or_insert_with(|| format!("{}:{number}", path.display()));
                     }
                 }
                 _ => {}
@@ -52,10 +52,10 @@ pub fn read(host: &Host, table: &mut Table) -> Result<Blacklist, ConfigError> {
     for word in command_line.split_whitespace() {
         let Some(modules) = word.strip_prefix("modprobe.blacklist=") else { continue };
         for module in modules.split(',').filter_map(|name| name.parse().ok()) {
-            blacklist.entry(module).or_insert_with(|| "the kernel command line".to_string());
+            config.blacklist.entry(module).or_insert_with(|| "the kernel command line".to_string());
         }
     }
-    Ok(blacklist)
+    config
 }
 
 /// Lines with their numbers from 1; a backslash at the end joins a line to the next, `#` makes a comment.
@@ -79,6 +79,8 @@ fn logical_lines(text: &str) -> Vec<(usize, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
 
     #[test]
@@ -104,11 +106,38 @@ mod tests {
         .unwrap();
         let host = Host::new(root.path(), None).unwrap();
         let mut table = Table::default();
-        let blacklist = read(&host, &mut table).unwrap();
+        let Config { blacklist, warnings } = read(&host, &mut table);
+        assert!(warnings.is_empty());
         let names: Vec<&str> = blacklist.keys().map(ModuleName::as_str).collect();
         assert_eq!(names, ["ism_vfio_pci", "mlx5_vfio_pci", "qat_vfio_pci"]);
         assert!(blacklist.values().any(|place| place.ends_with("vfio.conf:1")));
         assert_eq!(table.entries.len(), 1);
         assert_eq!(table.entries[0].module.as_str(), "my_driver");
+    }
+    #[test]
+    fn what_cannot_be_read_is_left_out() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("etc/modprobe.d");
+        fs::create_dir_all(directory.join("a-directory.conf")).unwrap();
+        symlink("nowhere", directory.join("b-dangling.conf")).unwrap();
+        fs::write(directory.join("c-forbidden.conf"), "blacklist one\n").unwrap();
+        fs::set_permissions(directory.join("c-forbidden.conf"), fs::Permissions::from_mode(0o000)).unwrap();
+        fs::write(directory.join("d.conf"), "blacklist two\nalias vfio_pci:v1* three\n").unwrap();
+        // A directory that cannot be read, by root either.
+        fs::create_dir(root.path().join("run")).unwrap();
+        symlink("modprobe.d", root.path().join("run/modprobe.d")).unwrap();
+
+        let host = Host::new(root.path(), None).unwrap();
+        let mut table = Table::default();
+        let config = read(&host, &mut table);
+        assert!(config.blacklist.keys().any(|module| module.as_str() == "two"));
+        assert_eq!(table.entries.len(), 1);
+        for name in ["run/modprobe.d", "a-directory.conf", "b-dangling.conf"] {
+            let named = config.warnings.iter().filter(|warning| warning.contains(name)).count();
+            assert_eq!(named, 1, "{name} in {:?}", config.warnings);
+        }
+        // Root may read anything.
+        let is_warned = config.warnings.iter().any(|warning| warning.contains("c-forbidden.conf"));
+        assert_ne!(is_warned, config.blacklist.keys().any(|module| module.as_str() == "one"));
     }
 }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernel's modules: their tables' files, which of them can be had, what drivers they register, and modprobe.
+//! The kernel's modules: their tables' files, which of them can be had and why others cannot, what drivers they register,
+//! and modprobe.
 
 mod config;
+mod kernel_config;
 mod load;
 mod state;
 mod tables;
 
+pub use kernel_config::KernelConfig;
 pub use load::{LoadError, load, load_for_alias};
 pub use state::{ModuleState, Modules};
 pub use tables::{TableError, Tables};

@@ -26,7 +26,7 @@ pub struct DriverView {
     pub architectures: Vec<String>,
     /// How it stands.
     pub state: ModuleState,
-    /// Why it is missing, or what else is to be said.
+    /// Why it is missing or unknown, or what else is to be said.
     pub remark: Option<String>,
     /// Is it in the bundled catalogue?
     pub is_known: bool,
@@ -53,6 +53,7 @@ pub fn drivers(output: Output, release: &str, drivers: &[DriverView], summary: O
                 ModuleState::Loaded => (GOOD, "loaded"),
                 ModuleState::BuiltIn => (GOOD, "built in"),
                 ModuleState::Installed => (DOUBT, "installed"),
+                ModuleState::Unknown => (DOUBT, "unknown"),
                 ModuleState::Missing if driver.is_known => (DIM, "missing"),
                 ModuleState::Missing => (BAD, "missing"),
             };
