@@ -62,7 +62,7 @@ impl<'a> Chooser<'a> {
     fn module_facts(&self, matches: &[Match]) -> Result<ModuleFacts, ReadError> {
         let mut facts = ModuleFacts::default();
         for found in matches {
-            if let Some(driver) = Modules::driver(self.host, &found.module)? {
+            if let Some(driver) = self.tables.driver(self.host, &found.module)? {
                 facts.drivers.insert(found.module.clone(), driver);
             }
             if self.state(&found.module) == ModuleState::Missing {
@@ -70,7 +70,7 @@ impl<'a> Chooser<'a> {
             }
             // A blacklist keeps a module from being loaded; one that is in is in.
             if let Some(place) = self.tables.blacklist.get(&found.module) {
-                if !self.host.module(&found.module).is_dir() {
+                if !(self.tables.is_running && Modules::is_loaded(self.host, &found.module)) {
                     facts.blacklisted.insert(found.module.clone(), place.clone());
                 }
             }

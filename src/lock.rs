@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::address::Address;
 use crate::host::Host;
+use crate::interrupt;
 
 /// Held until dropped, or until the process ends, however it ends.
 #[derive(Debug)]
@@ -39,6 +40,9 @@ pub enum LockError {
         /// How long it was waited for.
         after: Duration,
     },
+    /// The wish to stop came first.
+    #[error("interrupted while another vfioctl worked on this device; nothing was touched")]
+    Interrupted,
 }
 
 impl DeviceLock {
@@ -54,6 +58,7 @@ impl DeviceLock {
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(DeviceLock { _file: file }),
+                Err(Errno::WOULDBLOCK) if interrupt::is_wanted() => return Err(LockError::Interrupted),
                 Err(Errno::WOULDBLOCK) if started.elapsed() < timeout => thread::sleep(Duration::from_millis(20)),
                 Err(Errno::WOULDBLOCK) => return Err(LockError::Held { path, after: timeout }),
                 Err(errno) => return Err(fail(errno.into())),

@@ -94,6 +94,10 @@ impl Target {
             (None, None) => unreachable!("a target has a driver or a module"),
         }
     }
+
+    fn needs_loading(&self) -> bool {
+        !matches!(self.state, ModuleState::Loaded | ModuleState::BuiltIn)
+    }
 }
 
 /// One thing to do.
@@ -373,7 +377,7 @@ fn missing_module(address: Address, target: &Target) -> Failure {
 /// Override, unbind, load, bind: what is so already is left out.
 fn steps_to(facts: &Facts, target: &Target) -> Vec<Step> {
     let name = target.name();
-    let needs_loading = !matches!(target.state, ModuleState::Loaded | ModuleState::BuiltIn);
+    let needs_loading = target.needs_loading();
     let mut steps = Vec::new();
     if !facts.has_override(name) {
         let reason = match &target.driver {
@@ -413,7 +417,7 @@ fn keep_off(facts: &Facts) -> Result<BindPlan, Failure> {
 /// Plans giving a device back to the kernel's own choice, or to `driver`.
 pub fn unbind(facts: &Facts, driver: Option<&Target>) -> Result<Vec<Step>, Failure> {
     let steps = match driver {
-        Some(target) => move_to(facts, target),
+        Some(target) => move_to(facts, target)?,
         None => give_back(facts),
     };
     if steps.iter().any(|step| matches!(step.action, Action::Unbind(_))) {
@@ -439,12 +443,31 @@ fn give_back(facts: &Facts) -> Vec<Step> {
     steps
 }
 
-fn move_to(facts: &Facts, target: &Target) -> Vec<Step> {
-    let mut steps = if facts.is_on(target.name()) { Vec::new() } else { steps_to(facts, target) };
-    if !steps.is_empty() || facts.driver_override.is_some() {
+/// To a native driver by name, without an override: so the kernel holds the driver to its own table.
+fn move_to(facts: &Facts, target: &Target) -> Result<Vec<Step>, Failure> {
+    let (address, name) = (facts.device.address, target.name());
+    if target.is_vfio {
+        return Err(Failure::new(
+            Kind::Unsafe,
+            format!("{address}: {name} is a VFIO driver, and 'unbind' gives devices back"),
+            format!("'vfioctl bind --driver {name} {address}' binds it"),
+        ));
+    }
+    let mut steps = Vec::new();
+    if facts.driver_override.is_some() {
         steps.push(Step::new(Action::ClearOverride, "no choice is kept"));
     }
-    steps
+    if facts.is_on(name) {
+        return Ok(steps);
+    }
+    if let Some(current) = &facts.device.driver {
+        steps.push(Step::new(Action::Unbind(current.clone()), "a device has one driver at a time"));
+    }
+    if let Some(module) = target.module.as_ref().filter(|_| target.needs_loading()) {
+        steps.push(Step::new(Action::Load(module.clone()), format!("has driver {name}")));
+    }
+    steps.push(Step::new(Action::Bind(target.clone()), "as asked for"));
+    Ok(steps)
 }
 
 /// How a device is bound: what putting it back has to restore.
@@ -479,19 +502,17 @@ pub fn restore(before: &Binding, now: &Binding) -> Vec<Step> {
     if let Some(driver) = &now.driver {
         steps.push(Step::new(Action::Unbind(driver.clone()), REASON));
     }
-    let mut current = &now.driver_override;
-    let wanted = before.driver.as_ref().map(|driver| Some(driver.to_string()));
+    let mut current = now.driver_override.clone();
     if let Some(driver) = &before.driver {
-        // With no override any driver that knows the device may have it; with another driver's, this one may not.
-        let allows = before.driver_override.is_none() || Some(&before.driver_override) == wanted.as_ref();
-        let during = if allows { &before.driver_override } else { wanted.as_ref().unwrap_or(&None) };
+        // Its own table need not list the device: an override, or an id that is gone since, may have brought it there.
+        let during = Some(driver.to_string());
         if current != during {
-            steps.push(set(during));
+            steps.push(set(&during));
             current = during;
         }
         steps.push(Step::new(Action::Rebind(driver.clone()), REASON));
     }
-    if current != &before.driver_override {
+    if current != before.driver_override {
         steps.push(set(&before.driver_override));
     }
     steps
@@ -725,7 +746,7 @@ mod tests {
     }
 
     #[test]
-    fn giving_to_a_driver_leaves_no_override() {
+    fn giving_to_a_native_driver_by_name() {
         let target = |driver: Option<&str>, state| Target {
             module: Some("e1000e".parse().unwrap()),
             driver: driver.map(self::driver),
@@ -735,13 +756,15 @@ mod tests {
         };
         let case = |facts: &Facts, target: &Target| shown(&unbind(facts, Some(target)).unwrap());
         let bound = facts(VF, Some("vfio-pci"), Some("vfio-pci"));
-        let expected = "override=e1000e unbind=vfio-pci load=e1000e bind=e1000e clear-override";
+        let expected = "clear-override unbind=vfio-pci load=e1000e bind=e1000e";
         assert_eq!(case(&bound, &target(Some("e1000e"), ModuleState::Installed)), expected);
         // What an unloaded module registers is not known yet.
         assert_eq!(case(&bound, &target(None, ModuleState::Installed)), expected);
         let loaded = target(Some("e1000e"), ModuleState::Loaded);
         assert_eq!(case(&facts(VF, Some("e1000e"), None), &loaded), "");
         assert_eq!(case(&facts(VF, Some("e1000e"), Some("e1000e")), &loaded), "clear-override");
+        let vfio = Target { is_vfio: true, ..loaded.clone() };
+        assert_eq!(unbind(&bound, Some(&vfio)).unwrap_err().kind, Kind::Unsafe);
         let mut pf = facts(VF, Some("mlx5_core"), None);
         pf.device.vfs.push("0000:3b:00.2".parse().unwrap());
         assert_eq!(unbind(&pf, Some(&loaded)).unwrap_err().kind, Kind::Unsafe);
@@ -757,8 +780,8 @@ mod tests {
         for (before, now, expected) in [
             (&native, at(Some("mlx5_core"), None), ""),
             (&native, at(Some("mlx5_core"), Some("v")), "clear-override"),
-            (&native, at(None, Some("v")), "clear-override bind=mlx5_core"),
-            (&native, at(Some("v"), Some("v")), "unbind=v clear-override bind=mlx5_core"),
+            (&native, at(None, Some("v")), "override=mlx5_core bind=mlx5_core clear-override"),
+            (&native, at(Some("v"), Some("v")), "unbind=v override=mlx5_core bind=mlx5_core clear-override"),
             (&at(None, None), at(Some("v"), Some("v")), "unbind=v clear-override"),
             (&at(None, Some("x")), at(Some("v"), Some("v")), "unbind=v override=x"),
             (&at(Some("x"), Some("x")), at(None, Some("v")), "override=x bind=x"),

@@ -5,7 +5,7 @@ use crate::catalog::{Catalog, Driver};
 use crate::gather::Chooser;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
-use crate::modules::{ModuleState, Modules};
+use crate::modules::ModuleState;
 use crate::outcome::{Failure, Kind};
 use crate::plan::Target;
 use crate::sysfs::{self, Device};
@@ -18,7 +18,10 @@ pub fn resolve(host: &Host, chooser: &Chooser<'_>, name: &DriverName) -> Result<
     let module = module.map_err(|error| Failure::plain(Kind::NoDriver, format!("{error}")))?;
     let is_vfio = known.is_some();
     let reason = "as asked for".to_string();
-    let registered = sysfs::registered(host).unwrap_or_default();
+    let registered = match chooser.tables.is_running {
+        true => sysfs::registered(host).unwrap_or_default(),
+        false => Vec::new(),
+    };
     if let Some(driver) = registered.into_iter().find(|driver| driver.is_spelled_like(name.as_str())) {
         return Ok(Target { module: Some(module), driver: Some(driver), state: ModuleState::Loaded, is_vfio, reason });
     }
@@ -34,7 +37,7 @@ pub fn resolve(host: &Host, chooser: &Chooser<'_>, name: &DriverName) -> Result<
             "see 'vfioctl drivers' for the VFIO drivers this kernel has",
         ));
     }
-    let driver = Modules::driver(host, &module).ok().flatten();
+    let driver = chooser.tables.driver(host, &module).ok().flatten();
     Ok(Target { module: Some(module), driver, state, is_vfio, reason })
 }
 

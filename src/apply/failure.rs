@@ -108,6 +108,7 @@ pub fn lock_failure(address: Address, error: LockError) -> Failure {
             message,
             "wait for it, or look what it waits for: ps -C vfioctl -o pid,stat,wchan:32,args",
         ),
+        LockError::Interrupted => Failure::plain(Kind::Interrupted, message),
         LockError::File { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 Failure::new(Kind::Permission, message, permission_hint())

@@ -106,7 +106,8 @@ impl<'a> Job<'a> {
         }
         if is_bound {
             // A better driver that failed is worth a word; the device is bound all the same.
-            result.warnings.extend(failures.into_iter().map(|failure| failure.message));
+            let own = format!("{}: ", self.address);
+            result.warnings.extend(failures.into_iter().map(|failure| failure.message.replace(&own, "")));
         } else {
             result.outcome = Outcome::Failed;
             result.error = combine(failures);
@@ -120,15 +121,22 @@ impl<'a> Job<'a> {
         if !steps.is_empty() {
             result.outcome = Outcome::Unbound;
         }
-        match self.run_all(steps) {
-            Ok(()) if is_forgetting && result.persisted => match self.forget() {
+        match self.run_all(steps).and_then(|()| self.driver()) {
+            Ok(driver) if is_forgetting && result.persisted => match self.forget() {
                 Ok(()) => {
                     result.persisted = false;
                     result.outcome = Outcome::Unbound;
                 }
-                Err(error) => result.error = Some(error.failure(self.address)),
+                Err(error) => {
+                    let mut failure = error.failure(self.address);
+                    let on = driver.map_or("no driver".to_string(), |driver| driver.to_string());
+                    failure
+                        .message
+                        .push_str(&format!("; the device is given back, on {on}, but the choice is still kept"));
+                    result.error = Some(failure);
+                }
             },
-            Ok(()) => {}
+            Ok(_) => {}
             Err(error) => result.error = Some(self.undo(&Binding::from(facts), error)),
         }
         if result.error.is_some() {
@@ -154,10 +162,16 @@ impl<'a> Job<'a> {
 
     /// Says how the device stands now.
     fn finish(self, mut result: DeviceResult) -> DeviceResult {
-        if let Ok(driver) = self.driver() {
-            result.driver = driver;
-        } else if result.error.as_ref().is_some_and(|failure| failure.kind == Kind::NoDevice) {
-            result.driver = None;
+        match self.driver() {
+            Ok(driver) => result.driver = driver,
+            Err(StepError::Gone) => {
+                result.driver = None;
+                if result.error.is_none() {
+                    result.outcome = Outcome::Failed;
+                    result.error = Some(StepError::Gone.failure(self.address));
+                }
+            }
+            Err(_) => {}
         }
         result.steps = self.steps;
         result.warnings.extend(self.warnings);
@@ -169,6 +183,20 @@ impl<'a> Job<'a> {
         steps
             .iter()
             .try_for_each(|step| if interrupt::is_wanted() { Err(StepError::Interrupted) } else { self.run(step) })
+    }
+
+    /// Takes every step, whatever became of the one before, but behind one that blocks; the first error comes back.
+    fn run_each(&mut self, steps: &[Step]) -> Result<(), StepError> {
+        let mut first = Ok(());
+        for step in steps {
+            let result = self.run(step);
+            let is_stuck = matches!(result, Err(StepError::Write(WriteError::TimedOut { .. })));
+            first = first.and(result);
+            if is_stuck {
+                break;
+            }
+        }
+        first
     }
 
     fn run(&mut self, step: &Step) -> Result<(), StepError> {
@@ -266,7 +294,11 @@ impl<'a> Job<'a> {
                 Err(error) if error.errno() == Some(Errno::BUSY) && self.driver()?.as_ref() == Some(driver) => {
                     return Ok(false);
                 }
-                Err(error) if error.errno() == Some(Errno::AGAIN) && started.elapsed() < DEFERRED => {
+                Err(error)
+                    if error.errno() == Some(Errno::AGAIN)
+                        && started.elapsed() < DEFERRED
+                        && !interrupt::is_wanted() =>
+                {
                     thread::sleep(Duration::from_millis(100));
                 }
                 Err(WriteError::NotOpened { errno: Errno::NOENT, .. }) => {
@@ -327,15 +359,20 @@ impl<'a> Job<'a> {
         // The device's lock is held in the kernel: another write would only wait behind it.
         let is_stuck = matches!(error, StepError::Write(WriteError::TimedOut { .. }));
         let mut failure = error.failure(self.address);
+        if is_stuck && self.driver_override != before.driver_override {
+            let text = self.driver_override.as_deref().unwrap_or("unset");
+            failure.message.push_str(&format!("; driver_override is {text} now: 'vfioctl unbind' clears it"));
+        }
         if is_stuck || failure.kind == Kind::NoDevice {
             return failure;
         }
-        (self.setting.observe)(self.address, &format!("{}; putting it back", failure.message));
+        self.control.ignore_interrupts();
+        (self.setting.observe)(self.address, "putting it back");
         let restored = self.driver().and_then(|driver| {
             let now = Binding { driver, driver_override: self.driver_override.clone() };
             let steps = plan::restore(before, &now);
             // Whoever wishes to stop wishes for this too.
-            steps.iter().try_for_each(|step| self.run(step)).map(|()| !steps.is_empty())
+            self.run_each(&steps).map(|()| !steps.is_empty())
         });
         match restored {
             Ok(true) => failure.message = format!("{}; put back: {}", failure.message, describe(before)),

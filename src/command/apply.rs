@@ -8,7 +8,7 @@ use super::context::{Context, distinct};
 use crate::address::Address;
 use crate::outcome::{Failure, Kind};
 use crate::plan::Manner;
-use crate::policy::{Choice, Decision, Policy, Rule};
+use crate::policy::{self, Choice, Decision, Policy, Rule};
 use crate::sysfs::Device;
 
 /// Does what the policy says, to all devices or to those named.
@@ -25,7 +25,7 @@ pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
         binder.bind(address, |device| {
             // Read again under the lock: an unbind that was faster has its way.
             let (policy, _) = Policy::read(&context.host);
-            decide(&policy, device)
+            decide(context, &policy, device)
         })
     });
     let status = context.conclude("apply", &results)?;
@@ -45,7 +45,7 @@ fn named_by(context: &Context, policy: &Policy) -> Result<Vec<Address>> {
     Ok(devices.iter().filter(|device| policy.decide(device).is_some()).map(|device| device.address).collect())
 }
 
-fn decide(policy: &Policy, device: &Device) -> Result<Option<Request>, Failure> {
+fn decide(context: &Context, policy: &Policy, device: &Device) -> Result<Option<Request>, Failure> {
     match policy.decide(device) {
         Some(Decision::Rule(rule)) => Ok(Some(request(rule))),
         Some(Decision::OtherDevice(rule)) => {
@@ -53,9 +53,12 @@ fn decide(policy: &Policy, device: &Device) -> Result<Option<Request>, Failure> 
             Err(Failure::new(
                 Kind::Identity,
                 format!("{address}: {}: it was left alone", rule.mismatch(device)),
-                format!(
-                    "'vfioctl bind {address}' to take this one instead, 'vfioctl unbind {address}' to forget the other"
-                ),
+                match policy::has_own_file(&context.host, address) {
+                    true => format!(
+                        "'vfioctl bind {address}' to take this one instead, 'vfioctl unbind {address}' to forget the other"
+                    ),
+                    false => format!("mend the rule in {}", rule.file.display()),
+                },
             ))
         }
         None => Ok(None),

@@ -10,8 +10,8 @@ use crate::cli::{Bind, Force};
 use crate::gather::{self, Chooser};
 use crate::outcome::{DeviceResult, Failure, Kind};
 use crate::plan::{self, BindPlan, Facts, Manner, Wanted};
-use crate::policy::{Choice, Draft};
-use crate::sysfs::{Device, ReadError};
+use crate::policy::{self, Choice, Draft};
+use crate::sysfs::{Device, Group, ReadError};
 use crate::target;
 
 /// Binds devices.
@@ -45,11 +45,12 @@ fn with_groups(context: &Context, addresses: &[Address]) -> Result<Vec<Address>>
     let mut all = Vec::new();
     for &address in addresses {
         all.push(address);
-        let Ok(device) = context.device(address) else { continue };
-        for sibling in gather::facts(&context.host, device, context.timeout)?.siblings {
-            let is_bridge = context.device(sibling.address).is_ok_and(|device| device.is_bridge());
-            if !is_bridge {
-                all.push(sibling.address);
+        let group = context.device(address).ok().and_then(|device| device.iommu_group);
+        for member in
+            group.map(|number| Group::read(&context.host, number)).transpose()?.iter().flat_map(|g| &g.devices)
+        {
+            if !context.device(*member).is_ok_and(|device| device.is_bridge()) {
+                all.push(*member);
             }
         }
     }
@@ -103,6 +104,7 @@ impl Binder<'_> {
             let steps: Vec<_> = plan.attempts.into_iter().take(1).flat_map(|attempt| attempt.steps).collect();
             let mut result = context.planned(&facts.device, &steps, plan.warnings);
             if request.is_saving {
+                policy::check_replaceable(&context.host, address).map_err(|error| store_failure(address, &error))?;
                 result.steps.push(save_record(&context.host, address));
             }
             return Ok(result);

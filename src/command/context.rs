@@ -61,6 +61,9 @@ impl Context {
     }
 
     fn remark(&self, tables: &Tables) {
+        for warning in &tables.warnings {
+            self.output.warn(warning);
+        }
         if let Some(path) = &tables.missing {
             self.output.warn(&format!(
                 "{} is not there: which variant drivers kernel {} has is unknown, so vfio-pci is taken",
@@ -175,24 +178,28 @@ impl Context {
         }
         let results: Mutex<Vec<Option<DeviceResult>>> = Mutex::new(vec![None; addresses.len()]);
         let queue = Mutex::new(addresses.iter().enumerate());
-        thread::scope(|scope| {
-            for _ in 0..addresses.len().min(PARALLEL) {
-                scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().expect("no thread panics with the queue").next();
-                        let Some((index, &address)) = next else { break };
-                        let result = match interrupt::is_wanted() {
-                            true => Err(Failure::plain(
-                                Kind::Interrupted,
-                                format!("{address}: interrupted; nothing was touched"),
-                            )),
-                            false => work(address),
-                        };
-                        let result = result.unwrap_or_else(|failure| self.untouched(address, failure));
-                        results.lock().expect("no thread panics with the results")[index] = Some(result);
+        let work_through = || {
+            loop {
+                let next = queue.lock().expect("no thread panics with the queue").next();
+                let Some((index, &address)) = next else { break };
+                let result = match interrupt::is_wanted() {
+                    true => {
+                        Err(Failure::plain(Kind::Interrupted, format!("{address}: interrupted; nothing was touched")))
                     }
-                });
+                    false => work(address),
+                };
+                let result = result.unwrap_or_else(|failure| self.untouched(address, failure));
+                results.lock().expect("no thread panics with the results")[index] = Some(result);
             }
+        };
+        thread::scope(|scope| {
+            for _ in 1..addresses.len().min(PARALLEL) {
+                // Where there may be no more threads, there are fewer at work.
+                if thread::Builder::new().spawn_scoped(scope, work_through).is_err() {
+                    break;
+                }
+            }
+            work_through();
         });
         let results = results.into_inner().expect("no thread panics with the results");
         results.into_iter().map(|result| result.expect("every device was worked on")).collect()
@@ -200,8 +207,16 @@ impl Context {
 
     /// Reports results and gives the exit status: the highest.
     pub fn conclude(&self, command: &str, results: &[DeviceResult]) -> Result<u8> {
-        crate::report::results(self.output, command, results)?;
-        Ok(results.iter().map(DeviceResult::exit_status).max().unwrap_or(0))
+        let status = results.iter().map(DeviceResult::exit_status).max().unwrap_or(0);
+        match crate::report::results(self.output, command, results) {
+            Ok(()) => Ok(status),
+            // What became of the devices counts for more than that it could not be shown.
+            Err(error) if status > 0 => {
+                self.output.note(&format!("cannot write the results: {error}"));
+                Ok(status)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

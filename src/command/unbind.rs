@@ -59,7 +59,7 @@ fn unbind(
     let job = Job::start(&setting, address)?;
     let (facts, steps, warnings) = plan(context, address, target.as_ref())?;
     let mut result = job.unbind(&facts, &steps, !options.no_save, warnings);
-    if result.outcome == Outcome::Unbound {
+    if result.error.is_none() {
         result.warnings.extend(remarks(context, &facts.device, &result));
     }
     Ok(result)
@@ -83,19 +83,21 @@ fn plan(
 /// What the user may not expect after a device was given back.
 fn remarks(context: &Context, before: &Device, result: &DeviceResult) -> Vec<String> {
     let mut remarks = Vec::new();
-    if result.driver.is_none() && before.driver.is_some() {
+    if result.outcome == Outcome::Unbound && result.driver.is_none() && before.driver.is_some() {
         remarks.push(format!(
             "no native driver took it; if there is one, the kernel log may say why: dmesg | grep {}",
             before.address
         ));
     }
     let (policy, _) = Policy::read(&context.host);
-    if let Some(Decision::Rule(rule)) = policy.decide(before) {
-        remarks.push(format!(
+    match policy.decide(before) {
+        Some(Decision::Rule(rule)) => remarks.push(format!(
             "{} still names it: 'vfioctl apply' gives it driver {} again",
             rule.file.display(),
             rule.driver
-        ));
+        )),
+        Some(Decision::OtherDevice(rule)) => remarks.push(rule.mismatch(before)),
+        None => {}
     }
     remarks
 }

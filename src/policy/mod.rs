@@ -5,4 +5,4 @@ mod rule;
 mod store;
 
 pub use rule::{Choice, Decision, Policy, PolicyError, Rule};
-pub use store::{Draft, StoreError, check_forgettable, forget, has_own_file, own_file};
+pub use store::{Draft, StoreError, check_forgettable, check_replaceable, forget, has_own_file, own_file};

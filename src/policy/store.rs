@@ -44,6 +44,18 @@ pub fn has_own_file(host: &Host, address: Address) -> bool {
     is_own(&own_file(host, address)).unwrap_or(false)
 }
 
+/// May that file be written, as far as it is ours?
+pub fn check_replaceable(host: &Host, address: Address) -> Result<(), StoreError> {
+    let path = own_file(host, address);
+    match is_own(&path) {
+        Some(false) => {
+            let source = io::Error::other("it is there, and not by vfioctl's hand; edit or rename it");
+            Err(StoreError { action: "write", path, source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// May that file be removed, as far as one can tell without trying?
 pub fn check_forgettable(host: &Host, address: Address) -> Result<(), StoreError> {
     let path = own_file(host, address);
@@ -64,11 +76,8 @@ impl Draft {
     /// is touched.
     pub fn write(host: &Host, address: Address, modalias: &Modalias, driver: &Choice) -> Result<Draft, StoreError> {
         let path = own_file(host, address);
+        check_replaceable(host, address)?;
         let directory = parent(&path);
-        if is_own(&path) == Some(false) {
-            let source = io::Error::other("it is there, and not by vfioctl's hand; edit or rename it");
-            return Err(StoreError { action: "write", path, source });
-        }
         let text = format!(
             "{OWN}; 'vfioctl unbind {address}' removes it. See vfioctl.d(5).\n\
              [[device]]\naddress = \"{address}\"\nid = \"{}:{}\"\ndriver = \"{driver}\"\n",

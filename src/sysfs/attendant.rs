@@ -25,12 +25,13 @@ pub const ARGUMENT: &str = "--attend-attributes";
 
 /// How often one looks whether the user wishes to stop, and how long a call that is under way is waited for then.
 const GLANCE: Duration = Duration::from_millis(100);
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(15);
 
 /// The other process.
 pub struct Attendant {
     requests: ChildStdin,
     answers: Receiver<io::Result<Answer>>,
+    heeds_interrupts: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -57,7 +58,10 @@ pub enum Answer {
 pub enum AttendantError {
     /// Not in time. The call may still be going on in the kernel.
     #[error("no answer from the kernel")]
-    TimedOut,
+    TimedOut {
+        /// Did the wish to stop cut the time short?
+        is_interrupted: bool,
+    },
     /// The process could not be started, or ended.
     #[error("the process that reads and writes sysfs: {0}")]
     Process(#[from] io::Error),
@@ -80,15 +84,20 @@ impl Attendant {
         let output = child.stdout.take().expect("it was asked to be piped");
         let (sender, answers) = mpsc::channel();
         // It ends with its input; a stuck one when the kernel lets go of it.
-        thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             for line in BufReader::new(output).lines() {
                 if sender.send(line.and_then(|line| Ok(serde_json::from_str(&line)?))).is_err() {
                     break;
                 }
             }
             let _ = child.wait();
-        });
-        Ok(Attendant { requests, answers })
+        })?;
+        Ok(Attendant { requests, answers, heeds_interrupts: true })
+    }
+
+    /// From now on, gives every call all its time, whoever wishes to stop.
+    pub fn ignore_interrupts(&mut self) {
+        self.heeds_interrupts = false;
     }
 
     /// Writes `value` to an attribute.
@@ -119,18 +128,18 @@ impl Attendant {
         line.push(b'\n');
         self.requests.write_all(&line)?;
         let started = Instant::now();
-        // What is done after the wish to stop, to put things back, gets all its time.
-        let was_wanted = interrupt::is_wanted();
         let mut deadline = timeout;
+        let mut is_interrupted = false;
         loop {
             let elapsed = started.elapsed();
-            if interrupt::is_wanted() && !was_wanted {
+            if self.heeds_interrupts && !is_interrupted && interrupt::is_wanted() {
+                is_interrupted = true;
                 deadline = deadline.min(elapsed + GRACE);
             }
             match self.answers.recv_timeout(deadline.saturating_sub(elapsed).min(GLANCE)) {
                 Ok(answer) => return Ok(answer?),
                 Err(RecvTimeoutError::Timeout) if started.elapsed() < deadline => {}
-                Err(RecvTimeoutError::Timeout) => return Err(AttendantError::TimedOut),
+                Err(RecvTimeoutError::Timeout) => return Err(AttendantError::TimedOut { is_interrupted }),
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(io::Error::new(io::ErrorKind::BrokenPipe, "it has ended").into());
                 }
@@ -141,6 +150,8 @@ impl Attendant {
 
 /// The process's own side: does what standard input says, answers on standard output, ends with its input.
 pub fn serve(requests: impl BufRead, mut answers: impl Write) -> io::Result<()> {
+    // A service that is stopped has the signal sent to all its processes: what was begun, and putting it back, goes on.
+    interrupt::take_over()?;
     // Started through /proc/self/exe it would show as "exe" to someone who looks for what is stuck.
     rustix::thread::set_name(c"vfioctl")?;
     for line in requests.lines() {

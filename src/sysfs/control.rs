@@ -41,7 +41,11 @@ pub enum WriteError {
         errno: Errno,
     },
     /// The kernel has not answered.
-    #[error("writing {value:?} to {path} still waits in the kernel after {:.1} s", .after.as_secs_f32())]
+    #[error(
+        "{}writing {value:?} to {path} still waits in the kernel after {:.1} s",
+        if *.is_interrupted { "interrupted; " } else { "" },
+        .after.as_secs_f32()
+    )]
     TimedOut {
         /// The attribute.
         path: PathBuf,
@@ -49,6 +53,8 @@ pub enum WriteError {
         value: String,
         /// How long it was given.
         after: Duration,
+        /// Did the wish to stop cut that short?
+        is_interrupted: bool,
     },
     /// The process that writes could not be started, or ended.
     #[error("the process that writes to sysfs: {0}")]
@@ -98,6 +104,11 @@ impl<'a> Control<'a> {
         self.timeout = timeout;
     }
 
+    /// From now on, gives every write all its time, whoever wishes to stop: for putting things back.
+    pub fn ignore_interrupts(&mut self) {
+        self.attendant.ignore_interrupts();
+    }
+
     /// How long it waits.
     pub fn timeout(&self) -> Duration {
         self.timeout
@@ -139,8 +150,14 @@ impl<'a> Control<'a> {
             Ok(Answer::Refused(errno)) => {
                 Err(WriteError::Refused { path, value, errno: Errno::from_raw_os_error(errno) })
             }
-            Err(AttendantError::TimedOut) => Err(WriteError::TimedOut { path, value, after: started.elapsed() }),
-            Err(AttendantError::Process(error)) => Err(WriteError::Attendant(error)),
+            Err(AttendantError::TimedOut { is_interrupted }) => {
+                Err(WriteError::TimedOut { path, value, after: started.elapsed(), is_interrupted })
+            }
+            Err(AttendantError::Process(error)) => {
+                // Whatever ended it: putting things back is not to fail for that.
+                self.attendant = Attendant::start()?;
+                Err(WriteError::Attendant(error))
+            }
         }
     }
 }

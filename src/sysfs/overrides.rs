@@ -69,7 +69,7 @@ impl<'a> Overrides<'a> {
                 }
             }
             // That one is left behind; whoever is next gets another, and less time.
-            Err(AttendantError::TimedOut) => {
+            Err(AttendantError::TimedOut { .. }) => {
                 self.patience = self.patience.min(Duration::from_millis(200));
                 Err(io::Error::new(
                     io::ErrorKind::TimedOut,
