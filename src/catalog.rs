@@ -516,7 +516,7 @@ mod tests {
         let mut listed: Vec<_> = Catalog::bundled()
             .drivers()
             .iter()
-            .flat_map(|d| d.ids.iter().map(|id| (id.vendor, id.device, &*d.module)))
+            .flat_map(|d| d.ids.iter().map(|id| (id.vendor, id.device, d.module)))
             .collect();
         listed.sort_unstable();
         assert_eq!(listed, kernel);
