@@ -111,6 +111,7 @@ impl Fixture {
         }
         let root = "pci0000:00";
         // Newer dpdk-devbind.py looks there for an IOMMU.
+        fixture.file("sys/devices/virtual/iommu/dmar0/uevent", "");
         fixture.link("sys/class/iommu/dmar0", "../../devices/virtual/iommu/dmar0");
         fixture.device(root, BRIDGE, "8086", "3420", "060400", Some(1), Some("pcieport"));
         fixture.device(root, NIC, "8086", "10d3", "020000", Some(2), Some("e1000e"));
