@@ -564,15 +564,22 @@ fn a_failure_at_any_step_of_unbind_is_undone() {
     assert_eq!(ran.policy().len(), 1, "what was not given back is not forgotten");
 }
 
+/// Shell words that wait until a bind of the ConnectX VF is under way: its override is set, its unbind comes next.
+const UNDER_WAY: &str = "until grep -q vfio /sys/bus/pci/devices/0000:3b:00.1/driver_override; do sleep 0.02; done";
+
+/// Whoever runs the tests may ignore some signals (`nohup`), and a shell does so for what is in the background.
+const DEFAULT: &str = "env --default-signal=INT,TERM,HUP";
+
 #[test]
 fn an_interrupted_bind_is_undone() {
-    // A shell starts what is in the background with SIGINT ignored; it is taken over with the others.
-    for signal in ["TERM", "HUP"] {
+    for signal in ["INT", "TERM", "HUP"] {
         let own = support::VFIOCTL;
         let ran = script(
             "connectx",
-            &["0000:3b:00.1:unbind:delay=800"],
-            &format!("exec 2>&1; {own} bind 3b:00.1 & sleep 0.3; kill -{signal} $!; wait $!; echo status $?"),
+            &["0000:3b:00.1:unbind:delay=2000"],
+            &format!(
+                "exec 2>&1; {DEFAULT} {own} bind 3b:00.1 & {UNDER_WAY}; kill -{signal} $!; wait $!; echo status $?"
+            ),
         );
         assert!(ran.stdout.contains("status 1") && ran.stdout.contains("interrupted"), "{signal}: {}", ran.stdout);
         ran.assert_as_before();
@@ -587,8 +594,8 @@ fn an_interrupt_during_a_slow_call_is_undone_too() {
         "connectx",
         &["0000:3b:00.1:unbind:delay=2500:nth=1"],
         &format!(
-            "exec 2>&1; modprobe vfio_pci; {own} bind --strict --driver vfio-pci 3b:00.1 & own=$!; sleep 0.5
-             kill -TERM $own $(cat /proc/$own/task/*/children); wait $own; echo status $?"
+            "exec 2>&1; modprobe vfio_pci; {own} bind --strict --driver vfio-pci 3b:00.1 & own=$!
+             {UNDER_WAY}; kill -TERM $own $(cat /proc/$own/task/*/children); wait $own; echo status $?"
         ),
     );
     assert!(ran.stdout.contains("status 1") && ran.stdout.contains("interrupted"), "{}", ran.stdout);
@@ -602,7 +609,7 @@ fn an_interrupt_does_not_wait_for_ever_for_a_call_that_blocks() {
     let ran = script(
         "connectx",
         &["0000:3b:00.1:unbind:block"],
-        &format!("exec 2>&1; {own} bind 3b:00.1 & sleep 0.3; kill -TERM $!; wait $!; echo status $?"),
+        &format!("exec 2>&1; {own} bind 3b:00.1 & {UNDER_WAY}; kill -TERM $!; wait $!; echo status $?"),
     );
     assert!(ran.stdout.contains("status 7") && ran.stdout.contains("interrupted"), "{}", ran.stdout);
     assert!(ran.stdout.contains("driver_override is mlx5_vfio_pci now"), "{}", ran.stdout);
@@ -614,8 +621,8 @@ fn a_signal_that_was_ignored_stays_ignored() {
     let own = support::VFIOCTL;
     let ran = script(
         "connectx",
-        &["0000:3b:00.1:unbind:delay=700"],
-        &format!("nohup {own} bind 3b:00.1 >/dev/null 2>&1 & sleep 0.3; kill -HUP $!; wait $!"),
+        &["0000:3b:00.1:unbind:delay=1000"],
+        &format!("nohup {own} bind 3b:00.1 >/dev/null 2>&1 & {UNDER_WAY}; kill -HUP $!; wait $!"),
     );
     ran.assert_status(0);
     assert_eq!(ran.device("after", CONNECTX_VF)["driver"], "mlx5_vfio_pci");

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which modules can be had on a host, and which drivers they register.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -36,7 +36,7 @@ pub struct Modules<'a> {
     /// Is it the kernel that runs? Then what /sys says counts too.
     is_running: bool,
     /// No modules.dep at all: then what is there cannot be told.
-    installed: Option<BTreeSet<ModuleName>>,
+    installed: Option<BTreeMap<ModuleName, PathBuf>>,
     built_in: BTreeSet<ModuleName>,
 }
 
@@ -46,8 +46,7 @@ impl<'a> Modules<'a> {
         let directory = host.modules(release);
         let installed = fs::read_to_string(directory.join("modules.dep")).ok().map(|text| {
             let paths = text.lines().filter_map(|line| line.split_once(':')).map(|(path, _)| path);
-            // A file that modules.dep names may be gone since.
-            paths.filter(|path| directory.join(path).exists()).filter_map(module_of_path).collect()
+            paths.filter_map(|path| Some((module_of_path(path)?, directory.join(path)))).collect()
         });
         Modules { host, is_running: is_running(host, release), installed, built_in: built_in(&directory) }
     }
@@ -63,9 +62,10 @@ impl<'a> Modules<'a> {
         if self.is_running && is_built_in_unlisted(self.host, module) {
             return ModuleState::BuiltIn;
         }
-        match &self.installed {
+        match self.installed.as_ref().map(|installed| installed.get(module)) {
             None => ModuleState::Unknown,
-            Some(installed) if installed.contains(module) => ModuleState::Installed,
+            // A file that modules.dep names may be gone since.
+            Some(Some(path)) if path.exists() => ModuleState::Installed,
             Some(_) => ModuleState::Missing,
         }
     }
