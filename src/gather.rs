@@ -93,11 +93,11 @@ impl<'a> BestOf<'a> {
 
     /// The name of the best driver for a device whose PF, if it has one, is on `pf_driver`.
     pub fn name(&mut self, device: &Device, pf_driver: Option<&DriverName>) -> Result<Option<String>, ReadError> {
-        let position = Position::of(device, pf_driver.cloned());
         let key = (device.modalias.as_str().to_string(), pf_driver.cloned(), device.pf.is_some());
         if let Some(name) = self.known.get(&key) {
             return Ok(name.clone());
         }
+        let position = Position::of(device, pf_driver.cloned());
         let candidates = self.chooser.candidates(&device.modalias, &position)?;
         let name = verdict::chosen(&candidates).map(|candidate| candidate.name().to_string());
         self.known.insert(key, name.clone());
@@ -105,8 +105,7 @@ impl<'a> BestOf<'a> {
     }
 }
 
-/// Reads a device's surroundings.
-/// `patience` is for its override, which on older kernels waits for the device's lock.
+/// Reads a device's surroundings; `patience` is for its override, which on older kernels waits for the device's lock.
 pub fn facts(host: &Host, device: Device, patience: Duration) -> Result<Facts, ReadError> {
     let group = device.iommu_group.map(|number| Group::read(host, number)).transpose()?;
     let mut siblings = Vec::new();
@@ -120,7 +119,7 @@ pub fn facts(host: &Host, device: Device, patience: Duration) -> Result<Facts, R
         }
     }
     let vfio_devices = Device::vfio_devices(host, device.address)?;
-    let is_vfio_device = Device::is_vfio_device(host, device.address)?;
+    let is_vfio_device = !vfio_devices.is_empty() || Device::is_vfio_device(host, device.address)?;
     // Looking through all processes is for what someone may hold.
     let holders = match is_vfio_device {
         true => guard::holders(host, device.iommu_group, &vfio_devices),
@@ -130,6 +129,7 @@ pub fn facts(host: &Host, device: Device, patience: Duration) -> Result<Facts, R
     Ok(Facts {
         driver_override: Overrides::new(host, patience).read(device.address)?,
         is_vfio_device,
+        vfio_devices,
         group,
         siblings,
         holders,

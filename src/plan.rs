@@ -18,8 +18,10 @@ pub struct Facts {
     pub device: Device,
     /// `driver_override`; `None` when unset. The kernel takes any text, so it need not be a driver's name.
     pub driver_override: Option<String>,
-    /// Has its driver made a VFIO device of it (`vfio-dev/`)?
+    /// Has its driver made a VFIO device of it?
     pub is_vfio_device: bool,
+    /// The names of that in `vfio-dev/`; before 6.1 there are none.
+    pub vfio_devices: Vec<String>,
     /// Its IOMMU group.
     pub group: Option<Group>,
     /// The other devices of its group.
@@ -542,6 +544,7 @@ mod tests {
             },
             driver_override: driver_override.map(str::to_string),
             is_vfio_device: on.is_some_and(|name| name.contains("vfio")),
+            vfio_devices: Vec::new(),
             group: Some(Group { number: 7, kind: None, devices: Vec::new(), is_direct_mapped: false }),
             siblings: Vec::new(),
             holders: Vec::new(),

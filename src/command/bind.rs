@@ -102,7 +102,7 @@ impl Binder<'_> {
         let (facts, plan) = self.plan(device, &request)?;
         let Some(job) = job else {
             let steps: Vec<_> = plan.attempts.into_iter().take(1).flat_map(|attempt| attempt.steps).collect();
-            let mut result = context.planned(&facts.device, &steps, plan.warnings);
+            let mut result = context.planned(address, &steps, plan.warnings);
             if request.is_saving {
                 policy::check_replaceable(&context.host, address).map_err(|error| store_failure(address, &error))?;
                 result.steps.push(save_record(&context.host, address));

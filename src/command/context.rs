@@ -73,7 +73,7 @@ impl Context {
         }
         if self.output.is_verbose {
             for oddity in &tables.table.oddities {
-                self.output.note(&format!("{}:{}: {}: {}", oddity.source, oddity.line, oddity.kind, oddity.text));
+                self.output.note(&oddity.to_string());
             }
             let skipped = tables.table.oddities.iter().filter(|oddity| oddity.kind.is_skipped()).count();
             if skipped > 0 {
@@ -157,12 +157,12 @@ impl Context {
     }
 
     /// What `--dry-run` has to say of a device.
-    pub fn planned(&self, device: &Device, steps: &[Step], warnings: Vec<String>) -> DeviceResult {
+    pub fn planned(&self, address: Address, steps: &[Step], warnings: Vec<String>) -> DeviceResult {
         DeviceResult {
             outcome: Outcome::Planned,
             steps: steps.iter().map(step_record).collect(),
             warnings,
-            ..self.unchanged(device.address)
+            ..self.unchanged(address)
         }
     }
 

@@ -13,7 +13,6 @@ use crate::gather;
 use crate::names::Database;
 use crate::plan::Facts;
 use crate::report::{self, Blocker, DeviceView, GroupView, ShowView};
-use crate::sysfs::Device;
 use crate::verdict;
 
 /// How long a device whose lock is held is waited for.
@@ -23,9 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn run(context: &Context, address: Address) -> Result<u8> {
     let device = match context.device(address) {
         Ok(device) => device,
-        Err(failure) => {
-            return context.refuse("show", &failure);
-        }
+        Err(failure) => return context.refuse("show", &failure),
     };
     let candidates = context.chooser()?.with_modules().for_device(&device)?;
     let (policy, _) = context.policy();
@@ -35,7 +32,6 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
         Some(pf) => gather::driver_of(&context.host, pf)?,
         None => None,
     };
-    let vfio_devices = Device::vfio_devices(&context.host, address)?;
     let class_name = names.class.unwrap_or_else(|| class::name(&device.modalias.class()).to_string());
     let policy = policy_view(&policy, &device);
     let facts = match gather::facts(&context.host, device, context.timeout.min(PATIENCE)) {
@@ -44,7 +40,7 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
     };
     let driver_override = facts.driver_override.clone();
     let view = DeviceView::new(&facts.device, driver_override, names.device, best, policy);
-    let nodes = nodes(context, &facts, &vfio_devices);
+    let nodes = nodes(context, &facts);
     let group = facts.group.as_ref().map(|group| GroupView {
         number: group.number,
         kind: group.kind.clone(),
@@ -57,6 +53,7 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
             .collect(),
         is_direct_mapped: group.is_direct_mapped,
     });
+    let vfio_devices = facts.vfio_devices;
     let view = ShowView { device: view, class_name, pf_driver, group, vfio_devices, nodes, candidates };
     report::show(context.output, &view)?;
     Ok(0)
@@ -64,8 +61,8 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
 
 /// The device nodes that are there for a VM: the group's, and the device's own where the kernel has such (6.6 on, with
 /// `CONFIG_VFIO_DEVICE_CDEV`).
-fn nodes(context: &Context, facts: &Facts, vfio_devices: &[String]) -> Vec<String> {
-    if vfio_devices.is_empty() {
+fn nodes(context: &Context, facts: &Facts) -> Vec<String> {
+    if facts.vfio_devices.is_empty() {
         return Vec::new();
     }
     let directory = context.host.vfio_nodes();
@@ -73,6 +70,6 @@ fn nodes(context: &Context, facts: &Facts, vfio_devices: &[String]) -> Vec<Strin
         // A group that stands in for a missing IOMMU has a name of its own (`drivers/vfio/group.c`).
         [directory.join(group.number.to_string()), directory.join(format!("noiommu-{}", group.number))]
     });
-    let devices = vfio_devices.iter().map(|name| directory.join("devices").join(name));
+    let devices = facts.vfio_devices.iter().map(|name| directory.join("devices").join(name));
     group.chain(devices).filter(|path| path.exists()).map(|path| path.display().to_string()).collect()
 }

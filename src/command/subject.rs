@@ -60,7 +60,7 @@ fn find(context: &Context, subject: &Subject, chooser: Chooser<'_>) -> Result<Re
         .oddities
         .iter()
         .filter(|oddity| oddity.kind == OddityKind::LowerCaseHex)
-        .map(|oddity| format!("{}:{}: {}: {}", oddity.source, oddity.line, oddity.kind, oddity.text))
+        .map(|oddity| oddity.to_string())
         .collect();
     Ok(Ok(Found { device, modalias, candidates, release: tables.release, lower_case }))
 }

@@ -40,8 +40,8 @@ fn unbind(
     }
     let target = options.driver.as_ref().map(|driver| target::resolve(&context.host, chooser, driver)).transpose()?;
     if context.is_dry_run {
-        let (facts, steps, warnings) = plan(context, address, target.as_ref())?;
-        let mut result = context.planned(&facts.device, &steps, warnings);
+        let (_, steps, warnings) = plan(context, address, target.as_ref())?;
+        let mut result = context.planned(address, &steps, warnings);
         if is_forgetting {
             result.steps.push(forget_record(&context.host, address));
         }

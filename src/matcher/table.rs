@@ -67,6 +67,12 @@ pub struct Oddity {
     pub kind: OddityKind,
 }
 
+impl fmt::Display for Oddity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}: {}", self.source, self.line, self.kind, self.text)
+    }
+}
+
 /// What is wrong with a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum OddityKind {

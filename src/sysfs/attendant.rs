@@ -5,6 +5,7 @@
 //! A thread stuck there keeps its whole process from ending, SIGKILL or not. So such calls are made by a child process,
 //! this program again: it is told one at a time and answers with what came of it.
 
+use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -168,16 +169,20 @@ fn attend(request: &Request) -> Answer {
     let errno = |error: io::Error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
     let node = Node::new(request.directory.clone());
     let path = request.directory.join(&request.attribute);
-    // Opened without O_CREAT: what the kernel has not made is ENOENT, not EACCES.
-    let opened = std::fs::OpenOptions::new().read(request.value.is_none()).write(request.value.is_some()).open(&path);
-    if let Err(error) = opened {
-        return Answer::NotOpened(errno(error));
-    }
     let result = match &request.value {
+        // Opened without O_CREAT: what the kernel has not made is ENOENT, not EACCES.
         Some(value) => node.write_file(&request.attribute, value).map(|()| String::new()),
         None => std::fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
     };
-    result.map_or_else(|error| Answer::Refused(errno(error)), Answer::Done)
+    let error = match result {
+        Ok(text) => return Answer::Done(text),
+        Err(error) => error,
+    };
+    // Which of the two failed is asked only now: to open it once more does nothing to the device.
+    match OpenOptions::new().read(request.value.is_none()).write(request.value.is_some()).open(&path) {
+        Ok(_) => Answer::Refused(errno(error)),
+        Err(error) => Answer::NotOpened(errno(error)),
+    }
 }
 
 #[cfg(test)]

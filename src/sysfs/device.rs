@@ -62,14 +62,17 @@ impl Device {
         if !Device::vfio_devices(host, address)?.is_empty() {
             return Ok(true);
         }
+        // Most devices are on no VFIO driver: for these the release need not be read.
+        let node = Node::new(host.device(address));
+        if node.link_name("driver")?.is_none_or(|name| Catalog::bundled().by_driver(&name).is_none()) {
+            return Ok(false);
+        }
         let running = host.running().ok().and_then(|release| KernelVersion::parse(&release));
         if running.is_none_or(|running| running >= KernelVersion::new(6, 1)) {
             return Ok(false);
         }
-        let node = Node::new(host.device(address));
-        let is_known = node.link_name("driver")?.is_some_and(|name| Catalog::bundled().by_driver(&name).is_some());
         let group = node.link_name("iommu_group")?;
-        Ok(is_known && group.is_some_and(|group| host.vfio_groups().join(group).exists()))
+        Ok(group.is_some_and(|group| host.vfio_groups().join(group).exists()))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::attendant::{Answer, Attendant, AttendantError};
-use super::node::{Node, ReadError};
+use super::node::ReadError;
 use crate::address::Address;
 use crate::catalog::KernelVersion;
 use crate::host::Host;
@@ -48,7 +48,7 @@ impl<'a> Overrides<'a> {
                 Ok(Some(text.to_string()).filter(|text| text != "(null)"))
             }
             Err(source) => {
-                let error = ReadError { path: Node::new(directory).path().join("driver_override"), source };
+                let error = ReadError { path: directory.join("driver_override"), source };
                 // Absent before 3.16, and when the device is gone.
                 if error.is_absent() { Ok(None) } else { Err(error) }
             }
