@@ -69,8 +69,8 @@ pub struct Driver {
     pub title: &'static str,
     /// What it adds to plain `vfio-pci`.
     pub summary: &'static str,
-    /// The build option.
-    pub kconfig: &'static str,
+    /// The kernel's build option; `None`: it is no part of the kernel, but of this project's `drivers/`.
+    pub kconfig: Option<&'static str>,
     /// What the build option depends on: Kconfig expressions, all of which must hold.
     pub depends: Vec<&'static str>,
     /// The machines it is built for, as `uname -m` names them; empty: any.
@@ -322,6 +322,12 @@ impl Driver {
         self.ids.iter().find(|id| (id.vendor, id.device) == (vendor, device))
     }
 
+    /// Does it do anything that plain `vfio-pci` does not?
+    pub fn adds_something(&self) -> bool {
+        let Features { migration, dirty_tracking, dirty_tracking_note: _, coherent_memory, legacy_io } = &self.features;
+        !migration.is_empty() || *dirty_tracking != DirtyTracking::None || *coherent_memory || *legacy_io
+    }
+
     /// The aliases that its module has in `modules.alias`, rebuilt from its ids.
     pub fn alias_patterns(&self) -> impl Iterator<Item = String> {
         let any = self.catch_all.then(|| "vfio_pci:v*d*sv*sd*bc*sc*i*".to_string());
@@ -454,7 +460,7 @@ mod tests {
     use super::*;
 
     /// Module and driver, as the kernel names them.
-    const NAMES: [(&str, &str); 9] = [
+    const NAMES: [(&str, &str); 11] = [
         ("vfio_pci", "vfio-pci"),
         ("mlx5_vfio_pci", "mlx5_vfio_pci"),
         ("hisi_acc_vfio_pci", "hisi_acc_vfio_pci"),
@@ -464,12 +470,14 @@ mod tests {
         ("qat_vfio_pci", "qat_vfio_pci"),
         ("xe_vfio_pci", "xe-vfio-pci"),
         ("ism_vfio_pci", "ism_vfio_pci"),
+        ("edu_vfio_pci", "edu_vfio_pci"),
+        ("igbvf_vfio_pci", "igbvf_vfio_pci"),
     ];
 
     /// The `vfio_pci:` aliases of a 7.2 kernel with every variant built: module, vendor, devices.
-    /// The last line is from the driver's source, since it builds for s390 only.
+    /// That of ISM is from the driver's source, since it builds for s390 only; the last are of `drivers/` here.
     #[rustfmt::skip]
-    const ALIASES: [(&str, u16, &[u16]); 8] = [
+    const ALIASES: [(&str, u16, &[u16]); 10] = [
         ("hisi_acc_vfio_pci", 0x19e5, &[0xa251, 0xa256, 0xa259]),
         ("mlx5_vfio_pci", 0x15b3, &[0x101e]),
         ("nvgrace_gpu_vfio_pci", 0x10de, &[0x2342, 0x2345, 0x2348, 0x2941, 0x31c2]),
@@ -482,6 +490,8 @@ mod tests {
             0xe211, 0xe212, 0xe216, 0xe220, 0xe221, 0xe222, 0xe223, 0xfd80, 0xfd81,
         ]),
         ("ism_vfio_pci", 0x1014, &[0x04ed]),
+        ("edu_vfio_pci", 0x1234, &[0x11e8]),
+        ("igbvf_vfio_pci", 0x8086, &[0x10ca]),
     ];
 
     fn driver(module: &str) -> &'static Driver {
@@ -511,7 +521,7 @@ mod tests {
         let mut kernel: Vec<_> =
             ALIASES.iter().flat_map(|&(module, vendor, ids)| ids.iter().map(move |&id| (vendor, id, module))).collect();
         kernel.sort_unstable();
-        assert_eq!(kernel.len(), 45);
+        assert_eq!(kernel.len(), 47);
 
         let mut listed: Vec<_> = Catalog::bundled()
             .drivers()
@@ -647,13 +657,13 @@ mod tests {
 
     #[test]
     fn entries_hold_together() {
-        let machines = ["x86_64", "aarch64", "s390x", "ppc64le", "riscv64"];
+        let machines = ["x86_64", "aarch64", "s390x", "ppc64le", "riscv64", "loongarch64"];
         for d in Catalog::bundled().drivers() {
             let name = &d.module;
             assert_eq!(d.catch_all, *name == "vfio_pci", "{name}");
             assert_eq!(d.catch_all, d.ids.is_empty(), "{name}");
             assert!(d.architectures.iter().all(|a| machines.contains(&&**a)), "{name}");
-            assert!(d.kconfig.starts_with("CONFIG_"), "{name}");
+            assert!(d.kconfig.is_none_or(|symbol| symbol.starts_with("CONFIG_")), "{name}");
             assert_eq!(d.pf_drivers.is_empty(), d.without_pf_driver.is_none(), "{name}");
             assert_eq!(d.function == Function::Vf, d.on_non_vf.is_some(), "{name}");
             let shortfalls = [&d.without_pf_driver, &d.on_non_vf];

@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::matcher::{Match, Modalias, rank};
 use crate::modules::{ModuleState, Modules, TableError, Tables};
-use crate::plan::{Facts, Sibling};
+use crate::plan::{Facts, Sibling, Target};
 use crate::sysfs::{Device, Group, Node, Overrides, ReadError};
 use crate::verdict::{self, Candidate, ModuleFacts, Position, judge};
 
@@ -39,6 +39,11 @@ impl<'a> Chooser<'a> {
     /// How a module stands, as far as that was asked for.
     pub fn state(&self, module: &ModuleName) -> ModuleState {
         self.modules.as_ref().map_or(ModuleState::Installed, |modules| modules.state(module))
+    }
+
+    /// Do the tables name devices that it takes as a VFIO driver?
+    pub fn lists_vfio_devices(&self, target: &Target) -> bool {
+        target.module.as_ref().is_some_and(|module| self.tables.table.names(module.as_str()))
     }
 
     /// The drivers for a modalias in a position, best first.
@@ -105,8 +110,14 @@ impl<'a> BestOf<'a> {
     }
 }
 
-/// Reads a device's surroundings; `patience` is for its override, which on older kernels waits for the device's lock.
+/// Reads all that plans need; `patience` is for the override, which on older kernels waits for the device's lock.
 pub fn facts(host: &Host, device: Device, patience: Duration) -> Result<Facts, ReadError> {
+    let driver_override = Overrides::new(host, patience).read(device.address)?;
+    surroundings(host, device, driver_override)
+}
+
+/// Reads the rest, where the override is known or does not matter.
+pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>) -> Result<Facts, ReadError> {
     let group = device.iommu_group.map(|number| Group::read(host, number)).transpose()?;
     let mut siblings = Vec::new();
     for &address in group.iter().flat_map(|group| &group.devices) {
@@ -127,7 +138,7 @@ pub fn facts(host: &Host, device: Device, patience: Duration) -> Result<Facts, R
     };
     let unsafe_mode = host.module(&vfio()).join("parameters/enable_unsafe_noiommu_mode");
     Ok(Facts {
-        driver_override: Overrides::new(host, patience).read(device.address)?,
+        driver_override,
         is_vfio_device,
         vfio_devices,
         group,

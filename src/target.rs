@@ -5,7 +5,7 @@ use crate::catalog::{Catalog, Driver};
 use crate::gather::Chooser;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
-use crate::modules::ModuleState;
+use crate::modules::{self, ModuleState, Modules};
 use crate::outcome::{Failure, Kind};
 use crate::plan::Target;
 use crate::sysfs::{self, Device};
@@ -27,7 +27,8 @@ pub fn resolve(host: &Host, chooser: &Chooser<'_>, name: &DriverName) -> Result<
     }
     let state = chooser.state(&module);
     if state == ModuleState::Missing {
-        let kconfig = known.map(|driver| format!("; it is built with {}", driver.kconfig)).unwrap_or_default();
+        let kconfig = known.and_then(|driver| driver.kconfig);
+        let kconfig = kconfig.map(|symbol| format!("; it is built with {symbol}")).unwrap_or_default();
         return Err(Failure::new(
             Kind::NoDriver,
             format!(
@@ -59,6 +60,16 @@ pub fn among(candidates: &[Candidate], chooser: &Chooser<'_>, name: &DriverName)
     Some((target, doubt))
 }
 
+/// The drivers that were made for a device and add something, and that this kernel has not got: with another kernel they
+/// would be chosen.
+pub fn absent(device: &Device, candidates: &[Candidate], release: &str) -> Vec<String> {
+    let modalias = &device.modalias;
+    let is_there = |driver: &&Driver| candidates.iter().any(|candidate| candidate.module.as_str() == driver.module);
+    let made_for_it = Catalog::bundled().for_id(modalias.vendor_id(), modalias.device_id());
+    let absent = made_for_it.filter(|driver| driver.adds_something() && !is_there(driver));
+    absent.map(|driver| format!("{} is made for it, but kernel {release} has not got it", driver.driver)).collect()
+}
+
 /// Why a driver is not for a device. The kernel would not stop anyone: `driver_override` makes any driver match
 /// (`drivers/pci/pci-driver.c`, `pci_match_device`). So the id table is held up here.
 pub fn not_for_device(device: &Device, target: &Target, candidates: &[Candidate]) -> Failure {
@@ -78,8 +89,46 @@ pub fn not_for_device(device: &Device, target: &Target, candidates: &[Candidate]
             modalias.vendor(),
             modalias.device()
         ),
-        format!("what fits: {others}; --force binds it all the same"),
+        format!(
+            "what fits: {others}; 'vfioctl bind --driver {} --force {}' binds it all the same",
+            target.name(),
+            device.address
+        ),
     )
+}
+
+/// May a native driver be bound by name, as far as its own id table goes? A driver without one is for whatever it is told
+/// (pci-stub, uio_pci_generic).
+pub fn check_native(host: &Host, chooser: &Chooser<'_>, device: &Device, target: &Target) -> Result<(), Failure> {
+    let (address, name, modalias) = (device.address, target.name(), &device.modalias);
+    let failed = |error: &dyn std::error::Error| Failure::plain(Kind::Failed, format!("{address}: {error}"));
+    // A driver that is registered tells its module, if it has one.
+    let registered = target.driver.as_ref().filter(|_| chooser.tables.is_running);
+    let registered = registered.filter(|driver| sysfs::is_registered(host, driver));
+    let told =
+        registered.map(|driver| sysfs::module_of_driver(host, driver)).transpose().map_err(|error| failed(&error))?;
+    let module = told.clone().flatten().or_else(|| target.module.clone());
+    let table = module.as_ref().map(|module| modules::native_table(host, &chooser.tables.release, module)).transpose();
+    let table = table.map_err(|error| failed(&error))?.unwrap_or_default();
+    // Of a module that is a file, depmod has written down all that there is.
+    let is_file = module.is_some_and(|module| match told.is_some() {
+        true => Modules::is_from_file(host, &module),
+        false => chooser.state(&module) == ModuleState::Installed,
+    });
+    let what = match table.as_slice() {
+        patterns if patterns.iter().any(|pattern| pattern.matches(modalias.as_str())) => return Ok(()),
+        [] if is_file || name == "pci-stub" => return Ok(()),
+        [] => "it is part of the kernel, and no table says which devices it takes".to_string(),
+        [only] => format!("its table has {}", only.as_str()),
+        [first, rest @ ..] => format!("its table has {} and {} more", first.as_str(), rest.len()),
+    };
+    Err(Failure::new(
+        Kind::NotForDevice,
+        format!("{address}: driver {name} is not for {}:{}: {what}", modalias.vendor(), modalias.device()),
+        format!(
+            "a rule for {address} with driver = \"{name}\" in vfioctl.d(5), and 'vfioctl apply', bind it all the same"
+        ),
+    ))
 }
 
 /// A driver's ids, the first few of a long table.

@@ -38,7 +38,7 @@ pub fn run(context: &Context) -> Result<u8> {
             module: known.module.to_string(),
             driver: Some(known.driver.to_string()),
             title: Some(known.title.to_string()),
-            kconfig: Some(known.kconfig.to_string()),
+            kconfig: known.kconfig.map(str::to_string),
             first_kernel: Some(known.first_kernel.to_string()),
             architectures: known.architectures.iter().map(|name| name.to_string()).collect(),
             state,

@@ -29,7 +29,7 @@ impl KernelConfig {
 
     /// Was the kernel built with this driver? `None`: the configuration does not say.
     fn has(&self, driver: &Driver) -> Option<bool> {
-        let symbol = driver.kconfig;
+        let symbol = driver.kconfig?;
         let [module, built_in, unset] =
             [format!("{symbol}=m"), format!("{symbol}=y"), format!("# {symbol} is not set")];
         self.text.as_ref()?.lines().find_map(|line| match line {
@@ -52,9 +52,10 @@ impl KernelConfig {
                  linux-modules-extra-{} may have it)",
                 driver.title, self.release
             ),
-            _ => self
-                .why_not(driver)
-                .unwrap_or_else(|| format!("{}: needs a kernel with {}", driver.title, driver.kconfig)),
+            _ => self.why_not(driver).unwrap_or_else(|| match driver.kconfig {
+                Some(symbol) => format!("{}: needs a kernel with {symbol}", driver.title),
+                None => format!("{}: not a part of the kernel; vfioctl's source has it in drivers/", driver.title),
+            }),
         }
     }
 
@@ -75,8 +76,8 @@ impl KernelConfig {
         if KernelVersion::parse(&self.release).is_some_and(|version| version < driver.first_kernel) {
             return Some(format!("{title}: in kernels from {} on", driver.first_kernel));
         }
-        (self.has(driver) == Some(false))
-            .then(|| format!("{title}: this kernel was built with {} not set", driver.kconfig))
+        let symbol = driver.kconfig.filter(|_| self.has(driver) == Some(false))?;
+        Some(format!("{title}: this kernel was built with {symbol} not set"))
     }
 }
 

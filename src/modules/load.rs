@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Loading modules, by modprobe: it knows of `install` lines, options and soft dependencies.
 
+use std::fs;
 use std::io;
 use std::process::Command;
 use std::time::Duration;
 
+use super::state::built_in;
 use crate::host::Host;
 use crate::kernel_name::ModuleName;
 use crate::matcher::Modalias;
@@ -12,6 +14,12 @@ use crate::process::{self, Finished, RunError};
 
 /// Where modprobe is: in the PATH, or where a PATH without the administrator's directories (as after `su`) does not look.
 const MODPROBE: [&str; 3] = ["modprobe", "/usr/sbin/modprobe", "/sbin/modprobe"];
+
+/// EPERM in modprobe's words.
+const NOT_PERMITTED: &str = "Operation not permitted";
+
+/// EKEYREJECTED and ENOKEY in modprobe's words.
+const UNSIGNED: [&str; 2] = ["Key was rejected by service", "Required key not available"];
 
 /// Why a module was not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +34,14 @@ pub enum LoadError {
         module: ModuleName,
         /// modprobe's own words, or its exit status.
         reason: String,
+        /// What of this host's settings stands behind it.
+        setting: Option<String>,
+    },
+    /// modprobe said yes, and the module is not there.
+    #[error("modprobe {module} succeeded, but the module is not there")]
+    Absent {
+        /// The module.
+        module: ModuleName,
     },
 }
 
@@ -33,11 +49,46 @@ pub enum LoadError {
 /// first.
 pub fn load(host: &Host, module: &ModuleName, timeout: Duration) -> Result<(), LoadError> {
     let Finished { status, stderr } = modprobe(host, &MODPROBE, &["--", module.as_str()], timeout)?;
+    let module = module.clone();
     if status.success() {
-        return Ok(());
+        // An `install` line may say that nothing is to be done.
+        return if is_in(host, &module) { Ok(()) } else { Err(LoadError::Absent { module }) };
     }
     let reason = if stderr.is_empty() { status.to_string() } else { stderr.replace('\n', "; ") };
-    Err(LoadError::Refused { module: module.clone(), reason })
+    let setting = setting(host, &reason);
+    Err(LoadError::Refused { module, reason, setting })
+}
+
+fn is_in(host: &Host, module: &ModuleName) -> bool {
+    // What is built into an older kernel may have no directory there.
+    host.module(module).is_dir()
+        || host.running().is_ok_and(|release| built_in(&host.modules(&release)).contains(module))
+}
+
+/// What keeps modules from being loaded on this host, if modprobe's words are about that, and what to do.
+fn setting(host: &Host, reason: &str) -> Option<String> {
+    let is_refused = reason.contains(NOT_PERMITTED) || UNSIGNED.iter().any(|words| reason.contains(words));
+    if !is_refused {
+        return None;
+    }
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    if read(host.modules_disabled()).trim_end() == "1" {
+        return Some(
+            "kernel.modules_disabled is 1: until the next boot no module can be loaded; have it loaded before that is \
+             set (modules-load.d(5))"
+                .to_string(),
+        );
+    }
+    // `none [integrity] confidentiality`: what is in force stands in brackets.
+    let lockdown = read(host.lockdown());
+    let lockdown = lockdown.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("none", |(word, _)| word);
+    let is_locked = lockdown != "none" || UNSIGNED.iter().any(|words| reason.contains(words));
+    is_locked.then(|| {
+        format!(
+            "this kernel may take modules only that are signed with a key it knows (lockdown: {lockdown}); sign the module, \
+             and enrol the key with mokutil(1)"
+        )
+    })
 }
 
 /// Loads whatever native drivers a device's own modalias names, blacklists respected: what udev does when the device
@@ -92,6 +143,24 @@ mod tests {
         let host = Host::new(Path::new("/"), None).unwrap();
         let error = modprobe(&host, &["no-such-modprobe", "/nonexistent/modprobe"], &[], TIMEOUT).unwrap_err();
         assert!(matches!(&error, RunError::Start { program, .. } if program == "no-such-modprobe"), "{error}");
+    }
+
+    #[test]
+    fn the_setting_behind_a_refusal_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), None).unwrap();
+        let write = |path: std::path::PathBuf, text: &str| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let refused = |words: &str| setting(&host, &format!("modprobe: ERROR: could not insert 'x': {words}"));
+        assert_eq!(refused("Operation not permitted"), None, "a container may not, for one");
+        assert!(refused("Key was rejected by service").unwrap().contains("lockdown: none"));
+        write(host.lockdown(), "none [integrity] confidentiality\n");
+        assert!(refused("Operation not permitted").unwrap().contains("lockdown: integrity"));
+        assert_eq!(refused("Cannot allocate memory"), None);
+        write(host.modules_disabled(), "1\n");
+        assert!(refused("Operation not permitted").unwrap().contains("kernel.modules_disabled"));
     }
 
     #[test]

@@ -5,10 +5,12 @@
 mod config;
 mod kernel_config;
 mod load;
+mod native;
 mod state;
 mod tables;
 
 pub use kernel_config::KernelConfig;
 pub use load::{LoadError, load, load_for_alias};
+pub use native::native_table;
 pub use state::{ModuleState, Modules};
 pub use tables::{TableError, Tables};

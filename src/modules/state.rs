@@ -80,6 +80,11 @@ impl<'a> Modules<'a> {
         }
     }
 
+    /// Was a module of the kernel that runs loaded from a file? One that is built in has no state of its own.
+    pub fn is_from_file(host: &Host, module: &ModuleName) -> bool {
+        host.module(module).join("initstate").exists()
+    }
+
     /// The driver that `module` registers: what the kernel says if the module is in, else what the catalogue knows; `None`
     /// when only loading it will tell.
     pub fn driver(host: &Host, module: &ModuleName) -> Result<Option<DriverName>, ReadError> {

@@ -3,7 +3,9 @@
 
 mod candidates;
 mod device;
+mod driverctl;
 mod drivers;
+mod import;
 mod results;
 mod table;
 
@@ -18,8 +20,10 @@ use crate::outcome::Failure;
 
 pub use candidates::{explain, show_match};
 pub use device::{Blocker, DeviceView, GroupView, PolicyView, ShowView, list, show};
+pub use driverctl::lines;
 pub use drivers::{DriverView, drivers};
-pub use results::results;
+pub use import::{Import, imports};
+pub use results::{remarks, results, udev_property};
 
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
