@@ -3,6 +3,9 @@
 PREFIX ?= /usr/local
 SBINDIR ?= $(PREFIX)/sbin
 SYSCONFDIR ?= /etc
+# systemd and udev look under /usr/local/lib as they do under /usr/lib.
+UDEVDIR ?= $(PREFIX)/lib/udev
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 
 # Where rustup and `cargo install` put programs; a shell may not know it yet.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
@@ -12,7 +15,7 @@ VFIOCTL := $(TARGET)/release/vfioctl
 SIMHOST := $(TARGET)/debug/simhost
 
 # In this order: what fails fast first, what takes long last.
-STAGES := prerequisites format clippy deny fixtures cargo-test build bench-check vm
+STAGES := prerequisites format shellcheck clippy deny fixtures cargo-test build bench-check vm
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -24,7 +27,8 @@ help:
 	@echo 'make check    format, clippy and tests, without virtual machines; installs nothing'
 	@echo 'make test     every test, on simulated hosts and on real kernels in QEMU'
 	@echo 'make bench    how long vfioctl takes to start, beside modprobe'
-	@echo 'make install  what was built, under DESTDIR, PREFIX ($(PREFIX)) and SBINDIR ($(SBINDIR))'
+	@echo 'make install  what was built, under DESTDIR, PREFIX ($(PREFIX)), SBINDIR ($(SBINDIR)),'
+	@echo '              UDEVDIR ($(UDEVDIR)) and UNITDIR ($(UNITDIR))'
 	@echo 'make clean    remove what was built and fetched'
 	@echo
 	@echo 'demo and test first say what this machine lacks and install it: with apt-get, by sudo unless run as root.'
@@ -53,6 +57,11 @@ prerequisites:
 format:
 	@echo '== $@'
 	cargo fmt --all --check
+
+# Whatever begins as a shell script.
+shellcheck:
+	@echo '== $@'
+	git grep -lE '^#!.*\b(sh|bash)$$' | xargs shellcheck
 
 clippy:
 	@echo '== $@'
@@ -89,6 +98,12 @@ clean:
 	cargo clean
 	rm -rf .vm-cache
 
+# $(call configure,FILE,DIRECTORY): what is made of FILE.in, into DIRECTORY.
+define configure
+sed 's|@sbindir@|$(SBINDIR)|g' $(1).in >$(DESTDIR)$(2)/$(notdir $(1))
+chmod 644 $(DESTDIR)$(2)/$(notdir $(1))
+endef
+
 # Builds nothing, so that no compiler runs as root.
 install:
 	install -D -m755 $(VFIOCTL) $(DESTDIR)$(SBINDIR)/vfioctl
@@ -97,4 +112,8 @@ install:
 	install -D -m644 completions/vfioctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vfioctl.fish
 	install -D -m644 man/vfioctl.8 $(DESTDIR)$(PREFIX)/share/man/man8/vfioctl.8
 	install -D -m644 man/vfioctl.d.5 $(DESTDIR)$(PREFIX)/share/man/man5/vfioctl.d.5
-	install -d -m755 $(DESTDIR)$(SYSCONFDIR)/vfioctl.d
+	install -d -m755 $(DESTDIR)$(SYSCONFDIR)/vfioctl.d $(DESTDIR)$(UDEVDIR)/rules.d $(DESTDIR)$(UNITDIR)/sysinit.target.wants
+	$(call configure,data/udev/05-vfioctl.rules,$(UDEVDIR)/rules.d)
+	$(call configure,data/systemd/vfioctl@.service,$(UNITDIR))
+	$(call configure,data/systemd/vfioctl-claim.service,$(UNITDIR))
+	ln -sf ../vfioctl-claim.service $(DESTDIR)$(UNITDIR)/sysinit.target.wants/vfioctl-claim.service

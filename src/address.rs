@@ -22,6 +22,18 @@ pub struct Address {
 #[error("'{0}' is not a PCI address (like 0000:3b:00.1, or 3b:00.1 in domain 0)")]
 pub struct AddressError(String);
 
+impl Address {
+    /// The domain (segment).
+    pub fn domain(self) -> u32 {
+        self.domain
+    }
+
+    /// Bus, device and function as one number, as SR-IOV counts.
+    pub fn routing_id(self) -> u16 {
+        (u16::from(self.bus) << 8) | (u16::from(self.device) << 3) | u16::from(self.function)
+    }
+}
+
 impl FromStr for Address {
     type Err = AddressError;
 

@@ -64,6 +64,11 @@ pub struct ClassFilter {
 }
 
 impl ClassFilter {
+    /// How the class (six hex digits) of such a device begins.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Is a device of this class (six hex digits) meant?
     pub fn matches(&self, class: &str) -> bool {
         class.starts_with(&self.prefix)

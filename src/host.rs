@@ -145,6 +145,11 @@ impl Host {
         self.drop_in("vfioctl.d")
     }
 
+    /// Where driverctl keeps its overrides, a file each.
+    pub fn driverctl_directory(&self) -> PathBuf {
+        self.root.join("etc/driverctl.d")
+    }
+
     /// modprobe's configuration directories, highest precedence first (modprobe.d(5)).
     pub fn modprobe_directories(&self) -> Vec<PathBuf> {
         let mut directories = self.drop_in("modprobe.d").to_vec();
@@ -161,6 +166,26 @@ impl Host {
     /// The kernel's command line.
     pub fn kernel_command_line(&self) -> PathBuf {
         self.root.join("proc/cmdline")
+    }
+
+    /// The udev rules that are made of the policy's selectors. udev reads them before its packaged rules of that name.
+    pub fn udev_rules(&self) -> PathBuf {
+        self.root.join("run/udev/rules.d/04-vfioctl-selectors.rules")
+    }
+
+    /// Where udev listens for commands, while it runs.
+    pub fn udev_control(&self) -> PathBuf {
+        self.root.join("run/udev/control")
+    }
+
+    /// Whether modules may still be loaded (`kernel.modules_disabled`).
+    pub fn modules_disabled(&self) -> PathBuf {
+        self.root.join("proc/sys/kernel/modules_disabled")
+    }
+
+    /// What the kernel is locked down to (kernel_lockdown(7)).
+    pub fn lockdown(&self) -> PathBuf {
+        self.root.join("sys/kernel/security/lockdown")
     }
 
     /// Locks, one a device.

@@ -8,6 +8,8 @@ use crate::matcher::Modalias;
 pub struct Names {
     /// Vendor and model, as in `Mellanox Technologies ConnectX Family mlx5Gen Virtual Function`.
     pub device: Option<String>,
+    /// The model alone.
+    pub model: Option<String>,
     /// The class, as in `Ethernet controller`.
     pub class: Option<String>,
 }
@@ -47,6 +49,7 @@ impl Database {
                 _ => {}
             }
         }
+        names.model = model.clone();
         names.device = match (vendor, model) {
             (Some(vendor), Some(model)) => Some(format!("{vendor} {model}")),
             (vendor, model) => model.or(vendor),

@@ -33,10 +33,14 @@ pub struct DeviceResult {
 pub enum Outcome {
     /// It is on the driver asked for, and was not before.
     Bound,
+    /// No other driver than the one asked for can take it any more.
+    Claimed,
     /// It was taken from its VFIO driver.
     Unbound,
     /// It was as asked for already.
     Unchanged,
+    /// Its override was taken over from driverctl.
+    Imported,
     /// Nothing was done, on purpose.
     Refused,
     /// It was tried and did not work.
@@ -48,7 +52,8 @@ pub enum Outcome {
 /// One step.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepRecord {
-    /// What: `override`, `clear-override`, `unbind`, `load`, `load-native`, `bind`, `probe`, `save`, `forget`.
+    /// What: `override`, `clear-override`, `unbind`, `load`, `load-native`, `bind`, `probe`, `save`, `forget`,
+    /// `set-aside`.
     pub step: &'static str,
     /// The driver, module or file it is about, if any.
     pub target: Option<String>,
@@ -82,6 +87,8 @@ pub enum Kind {
     NotForDevice,
     /// The policy is about another device that was at this address.
     Identity,
+    /// Another choice is kept for this device, by another tool or in another file.
+    Conflict,
     /// No VFIO driver matches.
     NoDriver,
     /// The kernel or the file system says the caller may not.
@@ -104,7 +111,7 @@ impl Kind {
         match self {
             Kind::Failed | Kind::Interrupted | Kind::Module => 1,
             Kind::NoDevice => 3,
-            Kind::Unsafe | Kind::NotForDevice | Kind::Identity => 4,
+            Kind::Unsafe | Kind::NotForDevice | Kind::Identity | Kind::Conflict => 4,
             Kind::NoDriver => 5,
             Kind::Permission => 6,
             Kind::Timeout => 7,
@@ -114,7 +121,10 @@ impl Kind {
 
     /// Was nothing done on purpose?
     pub fn is_refusal(self) -> bool {
-        matches!(self, Kind::NoDevice | Kind::Unsafe | Kind::NotForDevice | Kind::Identity | Kind::NoDriver)
+        matches!(
+            self,
+            Kind::NoDevice | Kind::Unsafe | Kind::NotForDevice | Kind::Identity | Kind::Conflict | Kind::NoDriver
+        )
     }
 }
 

@@ -176,6 +176,8 @@ pub struct Manner {
     pub any_driver: bool,
     /// Also a device that another framework has made a VFIO device of.
     pub take_over: bool,
+    /// Up to the driver, but not to it: the device is left on none, for whoever probes it next.
+    pub is_unprobed: bool,
 }
 
 /// Plans a bind.
@@ -205,9 +207,19 @@ pub fn bind(facts: &Facts, wanted: &Wanted, manner: Manner) -> Result<BindPlan, 
 
     let mut warnings = doubts(wanted);
     warnings.extend(group_warning(facts).filter(|_| first.is_vfio));
+    if manner.is_unprobed {
+        let attempt = Attempt { steps: steps_short_of(facts, first)?, target: Some(first.clone()) };
+        return Ok(BindPlan { attempts: vec![attempt], warnings });
+    }
     let attempts =
         targets.into_iter().map(|target| Attempt { steps: steps_to(facts, &target), target: Some(target) }).collect();
     Ok(BindPlan { attempts, warnings })
+}
+
+/// The part of a plan that comes before any driver does: the override, with which no other driver can take the device.
+pub fn claim(plan: &BindPlan) -> Vec<Step> {
+    let steps = plan.attempts.first().map(|attempt| attempt.steps.as_slice()).unwrap_or_default();
+    steps.iter().filter(|step| matches!(step.action, Action::Override(_))).cloned().collect()
 }
 
 fn best_targets(
@@ -401,6 +413,39 @@ fn steps_to(facts: &Facts, target: &Target) -> Vec<Step> {
     steps
 }
 
+/// All but the binding. Loading a module that registers a driver probes the devices that are on none, so meanwhile no
+/// driver may have it.
+fn steps_short_of(facts: &Facts, target: &Target) -> Result<Vec<Step>, Failure> {
+    let name = target.name();
+    let mut steps = Vec::new();
+    let mut is_override_set = facts.has_override(name);
+    if let Some(module) = target.module.as_ref().filter(|_| target.needs_loading()) {
+        if target.driver.is_none() {
+            return Err(Failure::new(
+                Kind::Module,
+                format!("{}: what driver module {module} has is known only once it is loaded", facts.device.address),
+                format!("'modprobe {module}', then try again"),
+            ));
+        }
+        let none = DriverName::none();
+        if !facts.has_override(none.as_str()) {
+            steps.push(Step::new(
+                Action::Override(none.to_string()),
+                "keeps all drivers off while the module is loaded",
+            ));
+        }
+        is_override_set = false;
+        steps.push(Step::new(Action::Load(module.clone()), format!("has driver {name}")));
+    }
+    if let Some(driver) = &facts.device.driver {
+        steps.push(Step::new(Action::Unbind(driver.clone()), "a device has one driver at a time"));
+    }
+    if !is_override_set {
+        steps.push(Step::new(Action::Override(name.to_string()), "for whoever probes the device"));
+    }
+    Ok(steps)
+}
+
 /// `none`: an override that is no driver's name, and no driver.
 fn keep_off(facts: &Facts) -> Result<BindPlan, Failure> {
     check_may_leave(facts)?;
@@ -586,7 +631,7 @@ mod tests {
         Ok(plan.attempts.iter().map(|attempt| shown(&attempt.steps)).collect::<Vec<_>>().join(" | "))
     }
 
-    const STRICT: Manner = Manner { is_strict: true, any_driver: false, take_over: false };
+    const STRICT: Manner = Manner { is_strict: true, any_driver: false, take_over: false, is_unprobed: false };
 
     #[test]
     fn the_override_comes_first_and_the_fallback_last() {
@@ -596,6 +641,23 @@ mod tests {
         let generic = "override=vfio-pci unbind=mlx5_core bind=vfio-pci";
         assert_eq!(planned(&facts, &wanted, Manner::default()), Ok(format!("{variant} | {generic}")));
         assert_eq!(planned(&facts, &wanted, STRICT), Ok(variant.to_string()));
+    }
+
+    #[test]
+    fn what_is_not_probed_is_on_no_driver_and_nothing_can_take_it_meanwhile() {
+        let unprobed = Manner { is_unprobed: true, ..Manner::default() };
+        let case = |on, text, state| planned(&facts(VF, on, text), &mlx5_and_generic(state), unprobed).unwrap();
+        use ModuleState::{Installed, Loaded};
+        assert_eq!(case(Some("mlx5_core"), None, Loaded), "unbind=mlx5_core override=mlx5_vfio_pci");
+        let loading = "override=none load=mlx5_vfio_pci";
+        assert_eq!(
+            case(Some("mlx5_core"), None, Installed),
+            format!("{loading} unbind=mlx5_core override=mlx5_vfio_pci")
+        );
+        assert_eq!(case(None, Some("mlx5_vfio_pci"), Installed), format!("{loading} override=mlx5_vfio_pci"));
+        assert_eq!(case(None, Some("none"), Installed), "load=mlx5_vfio_pci override=mlx5_vfio_pci");
+        assert_eq!(case(None, Some("mlx5_vfio_pci"), Loaded), "");
+        assert_eq!(case(Some("mlx5_vfio_pci"), Some("mlx5_vfio_pci"), Loaded), "");
     }
 
     #[test]

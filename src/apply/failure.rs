@@ -56,6 +56,14 @@ impl StepError {
                 }
                 RunError::Start { .. } => Failure::new(Kind::Module, message, "is the package kmod installed?"),
             },
+            StepError::Load(LoadError::Refused { setting: Some(setting), .. }) => {
+                Failure::new(Kind::Module, message, setting.clone())
+            }
+            StepError::Load(LoadError::Absent { module }) => Failure::new(
+                Kind::Module,
+                message,
+                format!("an 'install' line of modprobe.d may stand for it: modprobe --show-depends {module}"),
+            ),
             StepError::Load(_) | StepError::NoDriver(_) | StepError::NotRegistered(_) => {
                 Failure::new(Kind::Module, message, "the kernel log may say more: dmesg | tail")
             }
@@ -100,6 +108,7 @@ pub fn combine(failures: Vec<Failure>) -> Option<Failure> {
     Some(combined)
 }
 
+/// A lock that could not be had, and what to do about it.
 pub fn lock_failure(address: Address, error: LockError) -> Failure {
     let message = format!("{address}: {error}");
     match &error {

@@ -4,8 +4,8 @@
 mod failure;
 mod record;
 
-pub use failure::store_failure;
-pub use record::{forget_record, save_record, step_record};
+pub use failure::{lock_failure, store_failure};
+pub use record::{forget_record, save_record, set_aside_record, step_record};
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ use crate::plan::{self, Action, Attempt, BindPlan, Binding, Facts, Step, Target}
 use crate::policy::{self, Draft, StoreError};
 use crate::sysfs::Device;
 use crate::sysfs::control::{Control, WriteError};
-use failure::{StepError, combine, lock_failure};
+use failure::{StepError, combine};
 
 /// How long a probe that asks to be tried again (EAGAIN: a supplier is missing yet) is given.
 const DEFERRED: Duration = Duration::from_secs(5);
@@ -111,6 +111,19 @@ impl<'a> Job<'a> {
         } else {
             result.outcome = Outcome::Failed;
             result.error = combine(failures);
+        }
+        self.finish(result)
+    }
+
+    /// Takes the first steps of binding: those that keep other drivers off.
+    pub fn claim(mut self, facts: &Facts, steps: &[Step], warnings: Vec<String>) -> DeviceResult {
+        let mut result = self.result(facts, warnings);
+        match self.run_all(steps) {
+            Ok(()) => result.outcome = Outcome::Claimed,
+            Err(error) => {
+                result.outcome = Outcome::Failed;
+                result.error = Some(error.failure(self.address));
+            }
         }
         self.finish(result)
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Steps as reports name them.
 
+use std::path::Path;
+
 use crate::address::Address;
 use crate::host::Host;
 use crate::outcome::StepRecord;
@@ -30,6 +32,17 @@ pub fn save_record(host: &Host, address: Address) -> StepRecord {
 /// Forgetting one.
 pub fn forget_record(host: &Host, address: Address) -> StepRecord {
     store_record(host, address, "forget", "no choice is kept")
+}
+
+/// Putting a file of driverctl's where that does not look for it.
+pub fn set_aside_record(path: &Path) -> StepRecord {
+    let name = policy::driverctl::aside(path).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    StepRecord {
+        step: "set-aside",
+        target: Some(path.display().to_string()),
+        reason: format!("renamed to {name}, it is no longer looked for"),
+        done: false,
+    }
 }
 
 fn store_record(host: &Host, address: Address, step: &'static str, reason: &str) -> StepRecord {

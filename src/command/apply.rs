@@ -3,38 +3,91 @@
 
 use anyhow::Result;
 
-use super::bind::{Binder, Request};
+use super::bind::{Binder, Request, leave_to_driverctl};
 use super::context::{Context, distinct};
 use crate::address::Address;
-use crate::outcome::{Failure, Kind};
+use crate::outcome::{DeviceResult, Failure, Kind};
 use crate::plan::Manner;
 use crate::policy::{self, Choice, Decision, Policy, Rule};
 use crate::sysfs::Device;
 
+/// How often a device may go and come again while it is worked on, until that is left to the next event.
+const REINCARNATIONS: usize = 5;
+
 /// Does what the policy says, to all devices or to those named.
 pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
-    let (policy, has_errors) = context.policy();
+    let (policy, mut has_errors) = context.policy();
+    // Whoever has edited the policy says so by applying it.
+    if addresses.is_empty() && !context.is_dry_run {
+        match context.write_udev_rules(&policy) {
+            Ok(false) => {}
+            Ok(true) => {
+                if let Err(error) = policy::reload_rules(&context.host) {
+                    context.output.warn(&format!("udev will see the policy's selectors only in some seconds: {error}"));
+                }
+            }
+            Err(error) => {
+                context.output.warn(&format!("{error:#}"));
+                has_errors = true;
+            }
+        }
+    }
     let addresses = match addresses {
         [] => named_by(context, &policy)?,
         named => distinct(named),
     };
-    let chooser = context.chooser()?.with_modules();
-    context.refuse_other_kernel(&chooser)?;
-    let binder = Binder { context, chooser, together: &addresses };
-    let results = context.each(&addresses, |address| {
-        binder.bind(address, |device| {
-            // Read again under the lock: an unbind that was faster has its way.
-            let (policy, _) = Policy::read(&context.host);
-            decide(context, &policy, device)
-        })
-    });
+    let results = apply_to(context, &addresses, Manner::default())?;
     let status = context.conclude("apply", &results)?;
     // A rule that could not be read may have been about any device.
     Ok(if has_errors { status.max(1) } else { status })
 }
 
+/// Does what the policy says to these devices, in the manner given.
+pub fn apply_to(context: &Context, addresses: &[Address], manner: Manner) -> Result<Vec<DeviceResult>> {
+    let chooser = context.chooser()?.with_modules();
+    context.refuse_other_kernel(&chooser)?;
+    let binder = Binder { context, chooser, together: addresses };
+    let apply = |address| {
+        binder.bind(address, |device| {
+            // Read again under the lock: an unbind that was faster has its way.
+            let (policy, _) = Policy::read(&context.host);
+            decide(context, &policy, device, manner)
+        })
+    };
+    Ok(context.each(addresses, |address| {
+        let mut incarnation = Device::incarnation(&context.host, address);
+        let mut result = apply(address);
+        // A VF that was made anew meanwhile: systemd has merged its start of the unit into this one.
+        for _ in 0..REINCARNATIONS {
+            let now = Device::incarnation(&context.host, address);
+            if now.is_none() || now == incarnation {
+                break;
+            }
+            incarnation = now;
+            result = apply(address);
+        }
+        let mut result = result.unwrap_or_else(|failure| context.untouched(address, failure));
+        say_how_to_give_back(&mut result);
+        Ok(result)
+    }))
+}
+
+/// A claimed device is out of its native driver's reach, also if its own driver cannot be had.
+fn say_how_to_give_back(result: &mut DeviceResult) {
+    let DeviceResult { address, driver: None, error: Some(failure), .. } = result else { return };
+    if matches!(failure.kind, Kind::NoDevice | Kind::Identity | Kind::Conflict) {
+        return;
+    }
+    let hint =
+        format!("it is on no driver; 'vfioctl unbind --no-save {address}' gives it to its native driver for now");
+    failure.hint = Some(match failure.hint.take() {
+        Some(first) => format!("{first}; {hint}"),
+        None => hint,
+    });
+}
+
 /// The devices that the policy is about.
-fn named_by(context: &Context, policy: &Policy) -> Result<Vec<Address>> {
+pub fn named_by(context: &Context, policy: &Policy) -> Result<Vec<Address>> {
     let devices = context.list()?;
     for rule in &policy.rules {
         if let Some(address) = rule.address().filter(|address| devices.iter().all(|device| device.address != *address))
@@ -45,9 +98,14 @@ fn named_by(context: &Context, policy: &Policy) -> Result<Vec<Address>> {
     Ok(devices.iter().filter(|device| policy.decide(device).is_some()).map(|device| device.address).collect())
 }
 
-fn decide(context: &Context, policy: &Policy, device: &Device) -> Result<Option<Request>, Failure> {
+/// What the policy asks for a device; `None`: nothing.
+pub fn decide(context: &Context, policy: &Policy, device: &Device, manner: Manner) -> Result<Option<Request>, Failure> {
     match policy.decide(device) {
-        Some(Decision::Rule(rule)) => Ok(Some(request(rule))),
+        Some(Decision::Rule(rule)) => {
+            // Both would have their way with it, in an order that nobody has chosen.
+            leave_to_driverctl(context, device.address)?;
+            Ok(Some(request(rule, manner)))
+        }
         Some(Decision::OtherDevice(rule)) => {
             let address = device.address;
             Err(Failure::new(
@@ -66,11 +124,11 @@ fn decide(context: &Context, policy: &Policy, device: &Device) -> Result<Option<
 }
 
 /// A driver that the policy names was the administrator's decision already: it is not asked for again.
-fn request(rule: &Rule) -> Request {
+fn request(rule: &Rule, manner: Manner) -> Request {
     let any_driver = matches!(rule.driver, Choice::Named(_));
     Request {
         choice: rule.driver.clone(),
-        manner: Manner { any_driver, ..Manner::default() },
+        manner: Manner { any_driver, ..manner },
         is_saving: false,
         must_be_vfio: false,
     }

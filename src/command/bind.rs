@@ -16,8 +16,6 @@ use crate::target;
 
 /// Binds devices.
 pub fn run(context: &Context, options: &Bind) -> Result<u8> {
-    let chooser = context.chooser()?.with_modules();
-    context.refuse_other_kernel(&chooser)?;
     let mut addresses = distinct(&options.addresses);
     if options.group {
         addresses = with_groups(context, &addresses)?;
@@ -31,13 +29,33 @@ pub fn run(context: &Context, options: &Bind) -> Result<u8> {
             is_strict: options.strict,
             any_driver: options.force.contains(&Force::Driver),
             take_over: options.force.contains(&Force::Vfio),
+            is_unprobed: false,
         },
         is_saving: !options.no_save,
         must_be_vfio: true,
     };
-    let binder = Binder { context, chooser, together: &addresses };
-    let results = context.each(&addresses, |address| binder.bind(address, |_| Ok(Some(request.clone()))));
+    let results = bind_all(context, &addresses, &request)?;
     context.conclude("bind", &results)
+}
+
+/// Does to each of these devices what is asked for.
+pub fn bind_all(context: &Context, addresses: &[Address], request: &Request) -> Result<Vec<DeviceResult>> {
+    let chooser = context.chooser()?.with_modules();
+    context.refuse_other_kernel(&chooser)?;
+    let binder = Binder { context, chooser, together: addresses };
+    Ok(context.each(addresses, |address| binder.bind(address, |_| Ok(Some(request.clone())))))
+}
+
+/// What driverctl keeps an override for is driverctl's: two tools that each keep a choice would each have their way.
+pub fn leave_to_driverctl(context: &Context, address: Address) -> Result<(), Failure> {
+    match policy::driverctl::claim(&context.host, address) {
+        None => Ok(()),
+        Some(path) => Err(Failure::new(
+            Kind::Conflict,
+            format!("{address}: driverctl keeps an override for it in {}: it was left alone", path.display()),
+            "'vfioctl import-driverctl' takes over what driverctl keeps; 'vfioctl bind --no-save' keeps nothing",
+        )),
+    }
 }
 
 /// The members of the devices' groups, but for bridges.
@@ -66,7 +84,7 @@ pub struct Request {
     pub manner: Manner,
     /// Is the choice to be kept?
     pub is_saving: bool,
-    /// Must the driver make a VFIO device? A policy may name any driver.
+    /// Must the driver make a VFIO device? A policy may name any driver, and driverctl's users one that lists the device.
     pub must_be_vfio: bool,
 }
 
@@ -99,6 +117,9 @@ impl Binder<'_> {
             let warnings = vec!["no policy names this device".to_string()];
             return Ok(DeviceResult { warnings, ..context.unchanged(address) });
         };
+        if request.is_saving {
+            leave_to_driverctl(context, address)?;
+        }
         let (facts, plan) = self.plan(device, &request)?;
         let Some(job) = job else {
             let steps: Vec<_> = plan.attempts.into_iter().take(1).flat_map(|attempt| attempt.steps).collect();
@@ -118,12 +139,25 @@ impl Binder<'_> {
 
     fn plan(&self, device: Device, request: &Request) -> Result<(Facts, BindPlan), Failure> {
         let address = device.address;
+        let (wanted, doubts) = self.wanted(&device, request)?;
+        let mut facts =
+            gather::facts(&self.context.host, device, self.context.timeout).map_err(|error| held(address, error))?;
+        facts.siblings.retain(|sibling| !self.together.contains(&sibling.address));
+        let mut plan = plan::bind(&facts, &wanted, request.manner)?;
+        plan.warnings.extend(doubts);
+        Ok((facts, plan))
+    }
+
+    /// Which drivers come into question, and what is to be said of that.
+    pub fn wanted(&self, device: &Device, request: &Request) -> Result<(Wanted, Vec<String>), Failure> {
+        let address = device.address;
         let unreadable = |error: ReadError| Failure::plain(Kind::Failed, format!("{address}: {error}"));
-        let candidates = self.chooser.for_device(&device).map_err(unreadable)?;
-        let mut doubt = None;
+        let candidates = self.chooser.for_device(device).map_err(unreadable)?;
+        let mut doubts = Vec::new();
         let wanted = match &request.choice {
             Choice::None => Wanted::NoDriver,
             Choice::Auto => {
+                doubts.extend(target::absent(device, &candidates, &self.chooser.tables.release));
                 let with_state = |candidate: crate::verdict::Candidate| {
                     let state = self.chooser.state(&candidate.module);
                     (candidate, state)
@@ -132,26 +166,24 @@ impl Binder<'_> {
             }
             Choice::Named(name) => match target::among(&candidates, &self.chooser, name) {
                 Some((target, speaks_against)) => {
-                    doubt = speaks_against;
+                    doubts.extend(speaks_against);
                     Wanted::Named(target)
                 }
                 None => {
                     let mut target = target::resolve(&self.context.host, &self.chooser, name)?;
-                    if !request.manner.any_driver {
-                        return Err(target::not_for_device(&device, &target, &candidates));
-                    }
                     target.is_vfio |= request.must_be_vfio;
-                    target.reason = "as asked for, whatever the tables say".to_string();
+                    if request.manner.any_driver {
+                        target.reason = "as asked for, whatever the tables say".to_string();
+                    } else if target.is_vfio || self.chooser.lists_vfio_devices(&target) {
+                        return Err(target::not_for_device(device, &target, &candidates));
+                    } else {
+                        target::check_native(&self.context.host, &self.chooser, device, &target)?;
+                    }
                     Wanted::Named(target)
                 }
             },
         };
-        let mut facts =
-            gather::facts(&self.context.host, device, self.context.timeout).map_err(|error| held(address, error))?;
-        facts.siblings.retain(|sibling| !self.together.contains(&sibling.address));
-        let mut plan = plan::bind(&facts, &wanted, request.manner)?;
-        plan.warnings.extend(doubt);
-        Ok((facts, plan))
+        Ok((wanted, doubts))
     }
 
     fn draft(&self, device: &Device, choice: &Choice) -> Result<Draft, Failure> {

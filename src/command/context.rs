@@ -118,6 +118,14 @@ impl Context {
         (policy, !errors.is_empty())
     }
 
+    /// Writes down for udev which devices the policy's selectors may be about; `true`: it is something else than before.
+    pub fn write_udev_rules(&self, policy: &Policy) -> Result<bool> {
+        policy::write_rules(&self.host, policy).map_err(|error| {
+            let path = self.host.udev_rules();
+            anyhow::anyhow!("cannot write {}: {error}; devices that come later are not claimed", path.display())
+        })
+    }
+
     /// A device that must be there.
     pub fn device(&self, address: Address) -> Result<Device, Failure> {
         match Device::read(&self.host, address) {

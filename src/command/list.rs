@@ -16,7 +16,7 @@ use crate::report::{self, DeviceView};
 use crate::sysfs::{Device, Overrides};
 
 /// How long a listing waits for a device whose lock is held.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Lists devices.
 pub fn run(context: &Context, options: &List) -> Result<u8> {

@@ -9,28 +9,45 @@ use crate::address::Address;
 use crate::apply::{Job, forget_record, store_failure};
 use crate::cli::Unbind;
 use crate::gather::{self, Chooser};
+use crate::kernel_name::DriverName;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
-use crate::plan::{self, Facts, Step, Target};
+use crate::plan::{self, Action, Facts, Step, Target};
 use crate::policy::{self, Decision, Policy};
 use crate::sysfs::Device;
 use crate::target;
 
 /// Gives devices back.
 pub fn run(context: &Context, options: &Unbind) -> Result<u8> {
+    let request = Request { driver: options.driver.clone(), is_forgetting: !options.no_save, is_unprobed: false };
+    let results = unbind_all(context, &distinct(&options.addresses), &request)?;
+    context.conclude("unbind", &results)
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// To this driver, not to the kernel's own choice.
+    pub driver: Option<DriverName>,
+    /// Is the choice that is kept to be forgotten?
+    pub is_forgetting: bool,
+    /// Is the device to be left on no driver, for whoever probes it next?
+    pub is_unprobed: bool,
+}
+
+/// Does to each of these devices what is asked for.
+pub fn unbind_all(context: &Context, addresses: &[Address], request: &Request) -> Result<Vec<DeviceResult>> {
     let chooser = context.chooser()?.with_modules();
     context.refuse_other_kernel(&chooser)?;
-    let addresses = distinct(&options.addresses);
-    let results = context.each(&addresses, |address| unbind(context, &chooser, address, options));
-    context.conclude("unbind", &results)
+    Ok(context.each(addresses, |address| unbind(context, &chooser, address, request)))
 }
 
 fn unbind(
     context: &Context,
     chooser: &Chooser<'_>,
     address: Address,
-    options: &Unbind,
+    request: &Request,
 ) -> Result<DeviceResult, Failure> {
-    let is_forgetting = !options.no_save && policy::has_own_file(&context.host, address);
+    let is_forgetting = request.is_forgetting && policy::has_own_file(&context.host, address);
     match context.device(address) {
         Err(failure) if failure.kind == Kind::NoDevice && is_forgetting => {
             return forget_absent(context, address, failure);
@@ -38,9 +55,9 @@ fn unbind(
         Err(failure) => return Err(failure),
         Ok(_) => {}
     }
-    let target = options.driver.as_ref().map(|driver| target::resolve(&context.host, chooser, driver)).transpose()?;
+    let target = request.driver.as_ref().map(|driver| target::resolve(&context.host, chooser, driver)).transpose()?;
     if context.is_dry_run {
-        let (_, steps, warnings) = plan(context, address, target.as_ref())?;
+        let (_, steps, warnings) = plan(context, address, target.as_ref(), request.is_unprobed)?;
         let mut result = context.planned(address, &steps, warnings);
         if is_forgetting {
             result.steps.push(forget_record(&context.host, address));
@@ -57,10 +74,10 @@ fn unbind(
     let observe = |address: Address, text: &str| context.observe(address, text);
     let setting = context.setting(&observe);
     let job = Job::start(&setting, address)?;
-    let (facts, steps, warnings) = plan(context, address, target.as_ref())?;
-    let mut result = job.unbind(&facts, &steps, !options.no_save, warnings);
+    let (facts, steps, warnings) = plan(context, address, target.as_ref(), request.is_unprobed)?;
+    let mut result = job.unbind(&facts, &steps, request.is_forgetting, warnings);
     if result.error.is_none() {
-        result.warnings.extend(remarks(context, &facts.device, &result));
+        result.warnings.extend(remarks(context, &facts.device, &result, request));
     }
     Ok(result)
 }
@@ -69,10 +86,14 @@ fn plan(
     context: &Context,
     address: Address,
     target: Option<&Target>,
+    is_unprobed: bool,
 ) -> Result<(Facts, Vec<Step>, Vec<String>), Failure> {
     let device = context.device(address)?;
     let facts = gather::facts(&context.host, device, context.timeout).map_err(|error| held(address, error))?;
-    let steps = plan::unbind(&facts, target)?;
+    let mut steps = plan::unbind(&facts, target)?;
+    if is_unprobed {
+        steps.retain(|step| !matches!(step.action, Action::LoadNative | Action::Probe));
+    }
     let mut warnings = Vec::new();
     if let Some(driver) = facts.device.driver.as_ref().filter(|_| facts.is_vfio_device && steps.is_empty()) {
         warnings.push(format!("driver {driver} has made it a VFIO device by itself: it was left alone"));
@@ -81,9 +102,10 @@ fn plan(
 }
 
 /// What the user may not expect after a device was given back.
-fn remarks(context: &Context, before: &Device, result: &DeviceResult) -> Vec<String> {
+fn remarks(context: &Context, before: &Device, result: &DeviceResult, request: &Request) -> Vec<String> {
     let mut remarks = Vec::new();
-    if result.outcome == Outcome::Unbound && result.driver.is_none() && before.driver.is_some() {
+    let is_expecting = result.outcome == Outcome::Unbound && before.driver.is_some() && !request.is_unprobed;
+    if is_expecting && result.driver.is_none() {
         remarks.push(format!(
             "no native driver took it; if there is one, the kernel log may say why: dmesg | grep {}",
             before.address
@@ -98,6 +120,9 @@ fn remarks(context: &Context, before: &Device, result: &DeviceResult) -> Vec<Str
         )),
         Some(Decision::OtherDevice(rule)) => remarks.push(rule.mismatch(before)),
         None => {}
+    }
+    if let Some(path) = policy::driverctl::claim(&context.host, before.address) {
+        remarks.push(format!("driverctl still keeps an override for it in {}", path.display()));
     }
     remarks
 }

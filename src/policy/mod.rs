@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The administrator's persisted choices: TOML drop-ins `vfioctl.d/*.toml`, and the one file a device that `bind` writes.
+//! The administrator's persisted choices: TOML drop-ins `vfioctl.d/*.toml`, and the one file a device that `bind` writes;
+//! [`driverctl`] is what another tool keeps for the same purpose.
 
+pub mod driverctl;
 mod rule;
 mod store;
+mod udev;
 
 pub use rule::{Choice, Decision, Policy, PolicyError, Rule};
 pub use store::{Draft, StoreError, check_forgettable, check_replaceable, forget, has_own_file, own_file};
+pub use udev::{reload_rules, write_rules};

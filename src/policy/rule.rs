@@ -101,12 +101,17 @@ struct Table {
 
 /// What a device must be for a rule to be about it: all that is given must hold.
 #[derive(Clone, Debug)]
-struct Selector {
-    address: Option<Address>,
-    id: Option<String>,
-    subsystem: Option<String>,
-    class: Option<ClassFilter>,
-    pf: Option<Address>,
+pub struct Selector {
+    /// It is here.
+    pub address: Option<Address>,
+    /// It has these ids: `vendor:device`, in lower case.
+    pub id: Option<String>,
+    /// It has these subsystem ids.
+    pub subsystem: Option<String>,
+    /// It is of this class.
+    pub class: Option<ClassFilter>,
+    /// It is a VF of this PF.
+    pub pf: Option<Address>,
 }
 
 impl Selector {
@@ -164,6 +169,11 @@ impl Policy {
 }
 
 impl Rule {
+    /// What a device must be for the rule to be about it.
+    pub fn selector(&self) -> &Selector {
+        &self.selector
+    }
+
     /// The address the rule is about, if it names one.
     pub fn address(&self) -> Option<Address> {
         self.selector.address

@@ -15,14 +15,14 @@ use crate::host::Host;
 use crate::matcher::Modalias;
 
 /// How the files that are ours begin.
-const OWN: &str = "# Written by 'vfioctl bind'";
+const OWN: &str = "# Written by 'vfioctl ";
 
 /// A policy file that could not be written or removed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path}: {source}")]
 pub struct StoreError {
-    action: &'static str,
-    path: PathBuf,
+    pub(super) action: &'static str,
+    pub(super) path: PathBuf,
     /// Why.
     pub source: io::Error,
 }
@@ -75,14 +75,35 @@ impl Draft {
     /// Writes the choice for a device beside its place, so that a full disk or a read-only /etc shows before the device
     /// is touched.
     pub fn write(host: &Host, address: Address, modalias: &Modalias, driver: &Choice) -> Result<Draft, StoreError> {
+        Draft::by("bind", host, address, Some(modalias), driver)
+    }
+
+    /// The same for a choice that was taken over from driverctl; without a modalias, as where no device is there, whatever
+    /// is at the address will be meant.
+    pub fn import(
+        host: &Host,
+        address: Address,
+        modalias: Option<&Modalias>,
+        driver: &Choice,
+    ) -> Result<Draft, StoreError> {
+        Draft::by("import-driverctl", host, address, modalias, driver)
+    }
+
+    fn by(
+        verb: &str,
+        host: &Host,
+        address: Address,
+        modalias: Option<&Modalias>,
+        driver: &Choice,
+    ) -> Result<Draft, StoreError> {
         let path = own_file(host, address);
         check_replaceable(host, address)?;
         let directory = parent(&path);
+        let id = modalias.map(|modalias| format!("id = \"{}:{}\"\n", modalias.vendor(), modalias.device()));
         let text = format!(
-            "{OWN}; 'vfioctl unbind {address}' removes it. See vfioctl.d(5).\n\
-             [[device]]\naddress = \"{address}\"\nid = \"{}:{}\"\ndriver = \"{driver}\"\n",
-            modalias.vendor(),
-            modalias.device()
+            "{OWN}{verb}'; 'vfioctl unbind {address}' removes it. See vfioctl.d(5).\n\
+             [[device]]\naddress = \"{address}\"\n{}driver = \"{driver}\"\n",
+            id.unwrap_or_default()
         );
         let write = || -> io::Result<NamedTempFile> {
             fs::create_dir_all(directory)?;
@@ -127,7 +148,7 @@ pub fn forget(host: &Host, address: Address) -> Result<bool, StoreError> {
 }
 
 /// A rename or removal lasts once the directory is on disk.
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent(path))?.sync_all()
 }
 
@@ -177,6 +198,24 @@ mod tests {
         assert!(!has_own_file(&host, address));
         assert!(!forget(&host, address).unwrap());
         assert!(path.exists());
+    }
+
+    #[test]
+    fn what_was_imported_is_ours_too() {
+        let (_root, host, address, modalias) = setup();
+        let other = "pci:v00008086d00001533sv00008086sd00000000bc02sc00i00".parse().unwrap();
+        for (guard, expected) in [(Some(&modalias), false), (None, true)] {
+            Draft::import(&host, address, guard, &Choice::None).unwrap().commit().unwrap();
+            assert!(has_own_file(&host, address));
+            let (policy, _) = Policy::read(&host);
+            let device = |modalias: &Modalias| {
+                let modalias = modalias.clone();
+                Device { address, modalias, driver: None, iommu_group: None, pf: None, vfs: Vec::new() }
+            };
+            assert!(matches!(policy.decide(&device(&modalias)), Some(Decision::Rule(_))));
+            assert_eq!(matches!(policy.decide(&device(&other)), Some(Decision::Rule(_))), expected);
+            assert!(forget(&host, address).unwrap());
+        }
     }
 
     #[test]

@@ -20,15 +20,33 @@ pub fn results(output: Output, command: &str, results: &[DeviceResult]) -> io::R
         return output.print_json(command, Results { results });
     }
     for result in results {
-        for warning in &result.warnings {
-            output.warn(&format!("{}: {warning}", result.address));
-        }
-        match &result.error {
-            Some(failure) => output.fail(failure),
-            None => output.print(&text(result))?,
-        }
+        show(output, result)?;
     }
     Ok(())
+}
+
+/// Shows one.
+pub fn show(output: Output, result: &DeviceResult) -> io::Result<()> {
+    remarks(output, result);
+    match &result.error {
+        Some(_) => Ok(()),
+        None => output.print(&text(result)),
+    }
+}
+
+/// What goes to standard error.
+pub fn remarks(output: Output, result: &DeviceResult) {
+    for warning in &result.warnings {
+        output.warn(&format!("{}: {warning}", result.address));
+    }
+    if let Some(failure) = &result.error {
+        output.fail(failure);
+    }
+}
+
+/// A property as udev's `IMPORT{program}` reads it (udev(7)), whatever the format of the rest.
+pub fn udev_property(output: Output, key: &str, value: &str) -> io::Result<()> {
+    output.print(&format!("{key}={value}\n"))
 }
 
 fn text(result: &DeviceResult) -> String {
@@ -66,12 +84,21 @@ fn text(result: &DeviceResult) -> String {
             };
             text.push_str(&format!("{address}: {}{was}{}\n", styled(GOOD, &bound), saved(result)));
         }
+        Outcome::Claimed => {
+            for step in &result.steps {
+                let target = step.target.as_deref().unwrap_or_default();
+                text.push_str(&format!("{address}: {}\n", styled(GOOD, &format!("claimed for {}", printable(target)))));
+            }
+        }
         Outcome::Unbound => {
             let back = format!("given back, on {}", name(&result.driver));
             text.push_str(&format!("{address}: {}{was}{}\n", styled(GOOD, &back), saved(result)));
         }
         Outcome::Unchanged => {
             text.push_str(&format!("{address}: unchanged, on {}{}\n", name(&result.driver), saved(result)))
+        }
+        Outcome::Imported => {
+            text.push_str(&format!("{address}: {}{}\n", styled(GOOD, "taken over from driverctl"), saved(result)));
         }
         Outcome::Refused | Outcome::Failed => {}
     }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use super::node::{Node, ReadError};
 use crate::address::Address;
@@ -44,6 +45,12 @@ impl Device {
         }
         device.vfs.sort();
         Ok(Some(device))
+    }
+
+    /// Tells a device from the one that was at its address before; `None` where there is none.
+    pub fn incarnation(host: &Host, address: Address) -> Option<u64> {
+        // The link has the same name each time; the directory it leads to is another.
+        fs::metadata(host.device(address)).ok().map(|data| data.ino())
     }
 
     /// A PCI-to-PCI or CardBus bridge: no VFIO driver takes one (`vfio_pci_core_init_dev` wants header type 0).

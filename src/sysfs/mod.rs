@@ -9,9 +9,11 @@ mod driver;
 mod group;
 mod node;
 mod overrides;
+mod sriov;
 
 pub use device::{Device, Listing, list};
 pub use driver::{drivers_of_module, is_registered, module_of_driver, registered};
 pub use group::Group;
 pub use node::{Node, ReadError};
 pub use overrides::Overrides;
+pub use sriov::VfRange;

@@ -2,6 +2,8 @@
 //! What several test files need. Each uses a part of it.
 #![allow(dead_code)]
 
+pub mod ran;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};

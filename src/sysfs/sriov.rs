@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where a PF's VFs are, told by the PF alone. A VF is announced before it is linked to its PF (`drivers/pci/iov.c`,
+//! `pci_iov_add_virtfn`: first `pci_device_add`, then `pci_iov_sysfs_link`), and who hears of it may be faster.
+
+use super::node::{Node, ReadError};
+use crate::address::Address;
+use crate::host::Host;
+
+/// The VFs that a PF has or can have. Nothing that is read for it waits for the PF's lock, which is held while VFs are made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VfRange {
+    pf: Address,
+    /// From the PF's routing id to that of its first VF.
+    offset: u16,
+    /// From one VF's to the next one's.
+    stride: u16,
+    /// How many there can be.
+    total: u16,
+    /// The vendor of all of them: four hex digits.
+    pub vendor: String,
+    /// The device id of all of them: four hex digits.
+    pub device: String,
+}
+
+impl VfRange {
+    /// Reads a PF's; `None` where there is no PF at that address.
+    pub fn read(host: &Host, pf: Address) -> Result<Option<VfRange>, ReadError> {
+        let node = Node::new(host.device(pf));
+        let number = |name: &str| -> Result<Option<u16>, ReadError> {
+            Ok(node.read_if_there(name)?.and_then(|text| text.parse().ok()))
+        };
+        // Most functions are no PF.
+        let Some(total) = number("sriov_totalvfs")? else { return Ok(None) };
+        // `sriov_vf_device` is printed without 0x (`drivers/pci/iov.c`, `sriov_vf_device_show`).
+        let (vendor, device) = (node.read_if_there("vendor")?, node.read_if_there("sriov_vf_device")?);
+        let Some(((offset, stride), (vendor, device))) =
+            number("sriov_offset")?.zip(number("sriov_stride")?).zip(vendor.zip(device))
+        else {
+            return Ok(None);
+        };
+        let vendor = vendor.trim_start_matches("0x").to_string();
+        let device = format!("{:0>4}", device.trim_start_matches("0x"));
+        Ok(Some(VfRange { pf, offset, stride, total, vendor, device }))
+    }
+
+    /// The PF whose VF the function at this address is, or `None`. For one that is not linked to its PF: that takes a look at
+    /// every function before it.
+    pub fn pf_of(host: &Host, address: Address) -> Result<Option<Address>, ReadError> {
+        let names = Node::new(host.devices()).names_in("")?;
+        let before = |pf: &Address| pf.domain() == address.domain() && pf.routing_id() < address.routing_id();
+        for pf in names.iter().filter_map(|name| name.parse().ok()).filter(before) {
+            if VfRange::read(host, pf)?.is_some_and(|vfs| vfs.contains(address)) {
+                return Ok(Some(pf));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Is the function at this address, if there is one, a VF of the PF? (`pci_iov_virtfn_bus`, `pci_iov_virtfn_devfn`.)
+    pub fn contains(&self, address: Address) -> bool {
+        let first = u32::from(self.pf.routing_id()) + u32::from(self.offset);
+        let mut vfs = (0..u32::from(self.total)).map(|number| first + u32::from(self.stride) * number);
+        let is_vf = vfs.any(|routing_id| routing_id == u32::from(address.routing_id()));
+        self.offset != 0 && address.domain() == self.pf.domain() && is_vf
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn range(pf: &str, attributes: [(&str, &str); 5]) -> Option<VfRange> {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), None).unwrap();
+        let pf = pf.parse().unwrap();
+        fs::create_dir_all(host.device(pf)).unwrap();
+        for (name, value) in attributes {
+            fs::write(host.device(pf).join(name), format!("{value}\n")).unwrap();
+        }
+        VfRange::read(&host, pf).unwrap()
+    }
+
+    fn igb(pf: &str) -> VfRange {
+        let attributes = [
+            ("vendor", "0x8086"),
+            ("sriov_vf_device", "10ca"),
+            ("sriov_totalvfs", "7"),
+            ("sriov_offset", "128"),
+            ("sriov_stride", "2"),
+        ];
+        range(pf, attributes).unwrap()
+    }
+
+    #[test]
+    fn vfs_of_one_function_are_not_those_of_the_next() {
+        let [first, second] = ["0000:06:00.0", "0000:06:00.1"].map(igb);
+        let cases = [
+            ("0000:06:10.0", true, false),
+            ("0000:06:10.1", false, true),
+            ("0000:06:11.4", true, false),
+            ("0000:06:11.6", false, false),
+            ("0000:06:00.0", false, false),
+            ("0000:07:10.0", false, false),
+            ("0001:06:10.0", false, false),
+        ];
+        for (address, is_first, is_second) in cases {
+            let address = address.parse().unwrap();
+            assert_eq!((first.contains(address), second.contains(address)), (is_first, is_second), "{address}");
+        }
+        assert_eq!((first.vendor.as_str(), first.device.as_str()), ("8086", "10ca"));
+    }
+
+    #[test]
+    fn vfs_go_on_to_the_next_bus() {
+        let attributes = [
+            ("vendor", "0x15b3"),
+            ("sriov_vf_device", "101e"),
+            ("sriov_totalvfs", "300"),
+            ("sriov_offset", "2"),
+            ("sriov_stride", "1"),
+        ];
+        let range = range("0000:3b:00.0", attributes).unwrap();
+        assert!(range.contains("0000:3b:1f.7".parse().unwrap()));
+        assert!(range.contains("0000:3c:00.0".parse().unwrap()));
+        assert!(!range.contains("0000:3d:00.0".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_pf_of_a_vf_is_found_without_a_link() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), None).unwrap();
+        let [nic, first, second, vf] =
+            ["0000:02:00.0", "0000:06:00.0", "0000:06:00.1", "0000:06:10.1"].map(|text| text.parse().unwrap());
+        for address in [nic, first, second, vf] {
+            fs::create_dir_all(host.device(address)).unwrap();
+            fs::write(host.device(address).join("vendor"), "0x8086\n").unwrap();
+        }
+        for pf in [first, second] {
+            for (name, value) in [("vf_device", "10ca"), ("totalvfs", "7"), ("offset", "128"), ("stride", "2")] {
+                fs::write(host.device(pf).join(format!("sriov_{name}")), format!("{value}\n")).unwrap();
+            }
+        }
+        let pfs = [nic, first, vf].map(|address| VfRange::pf_of(&host, address).unwrap());
+        assert_eq!(pfs, [None, None, Some(second)]);
+    }
+
+    #[test]
+    fn what_is_no_pf_has_none() {
+        let attributes = [("vendor", "0x8086"), ("device", "0x10d3"), ("class", ""), ("revision", ""), ("irq", "")];
+        assert_eq!(range("0000:02:00.0", attributes), None);
+    }
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What `make install` puts where, and whether rule and units call what is there.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use walkdir::WalkDir;
+
+/// Installs into a directory of its own.
+fn install(variables: &[&str]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let mut make = Command::new("make");
+    make.current_dir(env!("CARGO_MANIFEST_DIR")).args(["--no-print-directory", "install"]);
+    make.arg(format!("DESTDIR={}", root.path().display())).arg(format!("VFIOCTL={}", support::VFIOCTL));
+    let output = support::run(make.args(variables));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    root
+}
+
+/// The files and links installed, as they will be called.
+fn installed(root: &Path) -> Vec<PathBuf> {
+    let entries =
+        WalkDir::new(root).into_iter().map(|entry| entry.unwrap()).filter(|entry| !entry.file_type().is_dir());
+    entries.map(|entry| Path::new("/").join(entry.path().strip_prefix(root).unwrap())).collect()
+}
+
+/// The absolute paths of programs that a rule or a unit starts.
+fn programs(text: &str) -> Vec<&str> {
+    let starts = ["ExecStart=", "IMPORT{program}=\"", "RUN+=\""];
+    let commands = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(|line| starts.iter().filter_map(move |start| line.split_once(start).map(|(_, command)| command)));
+    commands.map(|command| command.split([' ', '"']).next().unwrap()).collect()
+}
+
+#[test]
+fn rule_and_units_call_what_is_installed() {
+    for (variables, sbindir, units, rules) in [
+        (vec![], "/usr/local/sbin", "/usr/local/lib/systemd/system", "/usr/local/lib/udev/rules.d"),
+        (vec!["PREFIX=/usr"], "/usr/sbin", "/usr/lib/systemd/system", "/usr/lib/udev/rules.d"),
+        (
+            vec!["PREFIX=/usr", "SBINDIR=/usr/bin", "UDEVDIR=/lib/udev", "UNITDIR=/lib/systemd/system"],
+            "/usr/bin",
+            "/lib/systemd/system",
+            "/lib/udev/rules.d",
+        ),
+    ] {
+        let root = install(&variables);
+        let files = installed(root.path());
+        let mut called = 0;
+        for path in [
+            format!("{units}/vfioctl@.service"),
+            format!("{units}/vfioctl-claim.service"),
+            format!("{rules}/05-vfioctl.rules"),
+        ] {
+            let text =
+                fs::read_to_string(root.path().join(&path[1..])).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert!(!text.contains("@sbindir@"), "{path}");
+            for program in programs(&text) {
+                assert_eq!(program, format!("{sbindir}/vfioctl"), "{path}");
+                assert!(files.contains(&PathBuf::from(program)), "{path} calls {program}, which is not installed");
+                called += 1;
+            }
+        }
+        assert_eq!(called, 4);
+        // It has to be on without anybody's turning it on, in /etc or elsewhere.
+        let wanted = root.path().join(&units[1..]).join("sysinit.target.wants/vfioctl-claim.service");
+        assert!(fs::read_to_string(wanted).unwrap().contains("vfioctl claim"));
+        assert!(files.iter().all(|path| !path.starts_with("/etc")), "{files:?}");
+    }
+}
+
+#[test]
+fn installing_twice_changes_nothing() {
+    let root = install(&["PREFIX=/usr"]);
+    let first = installed(root.path());
+    let destdir = format!("DESTDIR={}", root.path().display());
+    let vfioctl = format!("VFIOCTL={}", support::VFIOCTL);
+    let mut make = Command::new("make");
+    make.current_dir(env!("CARGO_MANIFEST_DIR")).args(["install", "PREFIX=/usr", &destdir, &vfioctl]);
+    assert!(support::run(&mut make).status.success());
+    assert_eq!(installed(root.path()), first);
+}
+
+/// The rule looks where the policy is read.
+#[test]
+fn the_rule_knows_every_policy_directory() {
+    let rule = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/udev/05-vfioctl.rules.in")).unwrap();
+    let unit = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/systemd/vfioctl-claim.service.in"))
+        .unwrap();
+    let host = vfioctl::host::Host::new(Path::new("/"), None).unwrap();
+    for directory in host.policy_directories() {
+        let directory = directory.display();
+        assert!(rule.contains(&format!("TEST==\"{directory}/$kernel.toml\"")), "{directory}");
+        assert!(unit.contains(&format!("ConditionDirectoryNotEmpty=|{directory}\n")), "{directory}");
+    }
+}
