@@ -4,7 +4,7 @@
 //! This library is the program's own; it is one so that tests can reach its parts. Imports run one way: [`command`] →
 //! {[`policy`], [`plan`], [`apply`], [`gather`]} → {[`sysfs`], [`matcher`], [`modules`], [`catalog`], [`host`]}.
 //!
-//! * [`cli`] is what was typed; it asks the machine nothing.
+//! * [`cli`] is what was typed, in [`cli::driverctl`] with driverctl's verbs; it asks the machine nothing.
 //! * [`command`] has a file a verb: gather, choose, plan, apply, report; short, without rules of its own.
 //! * [`host`] is the root directory and the kernel release, and the only place that spells a path.
 //! * [`address`] and [`kernel_name`] are the names of things: devices, drivers, modules.
@@ -15,7 +15,7 @@
 //! * [`modules`] reads the tables' files, knows which modules can be had, and runs modprobe.
 //! * [`catalog`] is `data/drivers.json`, typed.
 //! * [`verdict`] is pure: what each match is good for on a device, by what the catalogue knows.
-//! * [`policy`] is the administrator's persisted choices, and the only writer to /etc.
+//! * [`policy`] is the administrator's persisted choices, and the only writer to /etc; it tells udev what they select.
 //! * [`drop_in`] has the rules of drop-in directories, for policy and for modprobe.d.
 //! * [`guard`] finds out who is using a device.
 //! * [`gather`] reads what the pure parts decide on.

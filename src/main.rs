@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anstream::eprintln;
 use clap::Parser;
 use vfioctl::cli::Cli;
+use vfioctl::cli::driverctl;
 use vfioctl::command;
 use vfioctl::sysfs::attendant;
 
@@ -18,7 +19,8 @@ fn main() -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         };
     }
-    match command::run(Cli::parse()) {
+    let cli = if driverctl::is_our_name() { driverctl::Standalone::parse().into() } else { Cli::parse() };
+    match command::run(cli) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             // Our errors name their causes themselves.

@@ -3,8 +3,11 @@
 
 mod apply;
 mod bind;
+mod claim;
 mod context;
+mod driverctl;
 mod drivers;
+mod import_driverctl;
 mod list;
 mod show;
 mod subject;
@@ -26,7 +29,10 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Bind(options) => bind::run(&context, &options),
         Command::Unbind(options) => unbind::run(&context, &options),
         Command::Apply { addresses } => apply::run(&context, &addresses),
+        Command::Claim(options) => claim::run(&context, &options),
         Command::Drivers => drivers::run(&context),
+        Command::Driverctl(options) => driverctl::run(context, &options),
+        Command::ImportDriverctl(options) => import_driverctl::run(&context, options.yes),
     }
 }
 

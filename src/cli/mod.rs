@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What was typed. Asks the machine nothing.
 
+pub mod driverctl;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use crate::address::Address;
 use crate::class::ClassFilter;
 use crate::kernel_name::DriverName;
 use crate::matcher::Modalias;
+use driverctl::Driverctl;
 
 /// Give a PCI device the VFIO driver that fits it.
 #[derive(Parser, Debug)]
@@ -83,8 +86,14 @@ pub enum Command {
         /// Only these devices
         addresses: Vec<Address>,
     },
+    /// Keep native drivers off the devices of vfioctl.d, before they are loaded: at boot
+    Claim(Claim),
     /// Set the VFIO drivers that exist against those this kernel has
     Drivers,
+    /// Take driverctl's verbs and options; vfio-pci means the best VFIO driver
+    Driverctl(Driverctl),
+    /// Take over the overrides that driverctl keeps in /etc/driverctl.d
+    ImportDriverctl(ImportDriverctl),
 }
 
 /// Which devices to list.
@@ -156,6 +165,14 @@ pub enum Force {
     Vfio,
 }
 
+/// How to claim.
+#[derive(Args, Debug)]
+pub struct Claim {
+    /// Write nothing; print the driver for this device as the udev rule wants it
+    #[arg(long, value_name = "ADDRESS")]
+    pub udev: Option<Address>,
+}
+
 /// How to give back.
 #[derive(Args, Debug)]
 pub struct Unbind {
@@ -170,6 +187,14 @@ pub struct Unbind {
     /// Leave the choice that is kept
     #[arg(long)]
     pub no_save: bool,
+}
+
+/// How to take over.
+#[derive(Args, Debug)]
+pub struct ImportDriverctl {
+    /// Do it: without, it is only said what would be done
+    #[arg(long)]
+    pub yes: bool,
 }
 
 fn some_driver(text: &str) -> Result<DriverName, String> {
