@@ -5,7 +5,7 @@
 //! to refuses to be opened for it even by root, no file can be made. What may wait runs in a thread of its own, so that
 //! it holds nothing else up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
@@ -83,14 +83,22 @@ type Listed = (u64, FileType, String);
 /// Which inode is which path. The root is 1 and has the empty path.
 struct Inodes {
     paths: HashMap<u64, Arc<str>>,
-    numbers: HashMap<Arc<str>, u64>,
+    /// By path, and by the birth of the device it is in: another device at the same address has inodes of its own.
+    numbers: HashMap<(Arc<str>, u64), u64>,
+    /// Those of `numbers`; the others are forgotten.
+    lasting: HashSet<u64>,
     last: u64,
 }
 
 impl Default for Inodes {
     fn default() -> Self {
         let root: Arc<str> = "".into();
-        Self { paths: HashMap::from([(1, root.clone())]), numbers: HashMap::from([(root, 1)]), last: 1 }
+        Self {
+            paths: HashMap::from([(1, root.clone())]),
+            numbers: HashMap::from([((root, 0), 1)]),
+            lasting: HashSet::from([1]),
+            last: 1,
+        }
     }
 }
 
@@ -99,13 +107,14 @@ impl Inodes {
         self.paths.get(&number.0).cloned()
     }
 
-    fn number(&mut self, path: &str) -> u64 {
-        if let Some(number) = self.numbers.get(path) {
+    fn number(&mut self, path: &str, birth: u64) -> u64 {
+        let key: (Arc<str>, u64) = (path.into(), birth);
+        if let Some(number) = self.numbers.get(&key) {
             return *number;
         }
-        let path: Arc<str> = path.into();
-        let number = self.fresh(path.clone());
-        self.numbers.insert(path, number);
+        let number = self.fresh(key.0.clone());
+        self.numbers.insert(key, number);
+        self.lasting.insert(number);
         number
     }
 
@@ -118,10 +127,8 @@ impl Inodes {
     }
 
     fn forget(&mut self, number: u64) {
-        if let Some(path) = self.paths.get(&number) {
-            if self.numbers.get(path) != Some(&number) {
-                self.paths.remove(&number);
-            }
+        if !self.lasting.contains(&number) {
+            self.paths.remove(&number);
         }
     }
 }
@@ -139,6 +146,7 @@ impl Shape {
             Node::Dir(_) => (FileType::Directory, 0o755, 0),
             Node::Link(target) => (FileType::Symlink, 0o777, target.len()),
             Node::File(content) => (FileType::RegularFile, 0o444, content.len().max(PAGE_SIZE)),
+            Node::Attribute(Attribute::Fixed(content)) => (FileType::RegularFile, 0o644, content.len().max(PAGE_SIZE)),
             Node::Attribute(attribute) => (FileType::RegularFile, attribute.mode(), PAGE_SIZE),
         };
         Self { kind, mode, size: size as u64 }
@@ -156,6 +164,13 @@ impl Skin {
 
     fn listings(&self) -> MutexGuard<'_, HashMap<u64, Arc<[Listed]>>> {
         self.listings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As `node`, if the path still leads to what was opened by this handle.
+    fn opened<T>(&self, number: INodeNo, handle: FileHandle, at: impl FnOnce(&Node) -> T) -> Result<T, Errno> {
+        let path = self.inodes().path(number).ok_or(Errno::ENODEV)?;
+        let at = |host: &Host| host.node(&path).filter(|_| host.birth(&path) == handle.0).map(at);
+        self.machine.look(at).ok_or(Errno::ENODEV)
     }
 
     /// Looks at the node behind an inode.
@@ -183,14 +198,6 @@ impl Skin {
             flags: 0,
         }
     }
-
-    fn attribute(&self, path: &str) -> Option<Attribute> {
-        let attribute = |host: &Host| match host.node(path) {
-            Some(Node::Attribute(attribute)) => Some(attribute.clone()),
-            _ => None,
-        };
-        self.machine.look(attribute)
-    }
 }
 
 fn errno(errno: crate::model::Errno) -> Errno {
@@ -217,12 +224,13 @@ impl Filesystem for Skin {
         let found = (|| {
             let directory = self.inodes().path(parent)?;
             let path = join(&directory, name)?;
-            let shape = self.machine.look(|host| host.node(&path).map(Shape::of))?;
+            let (shape, birth) =
+                self.machine.look(|host| Some((host.node(&path).map(Shape::of)?, host.birth(&path))))?;
             let lasts = time_to_live(&path);
             let mut inodes = self.inodes();
             let number = match shape.is_writable() {
                 true => inodes.fresh(path.into()),
-                false => inodes.number(&path),
+                false => inodes.number(&path, birth),
             };
             Some((lasts, self.attr(number, &shape)))
         })();
@@ -315,21 +323,22 @@ impl Filesystem for Skin {
         if reads && shape.mode & 0o400 == 0 || writes && shape.mode & 0o200 == 0 {
             return reply.error(Errno::EACCES);
         }
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
+        let birth = self.inodes().path(number).map_or(0, |path| self.machine.look(|host| host.birth(&path)));
+        reply.opened(FileHandle(birth), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
     }
 
     fn read(
         &self,
         _: &Request,
         number: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         offset: u64,
         size: u32,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let node = self.node(number, |node| match node {
+        let node = self.opened(number, handle, |node| match node {
             Node::File(content) => Some(Ok(content.clone())),
             Node::Attribute(attribute) => Some(Err(attribute.clone())),
             Node::Dir(_) | Node::Link(_) => None,
@@ -338,8 +347,7 @@ impl Filesystem for Skin {
             Ok(Some(Ok(content))) => return reply.data(part(&content, offset, size)),
             Ok(Some(Err(attribute))) => attribute,
             Ok(None) => return reply.error(Errno::EISDIR),
-            // A file that was opened before its device went (kernfs_get_active).
-            Err(_) => return reply.error(Errno::ENODEV),
+            Err(error) => return reply.error(error),
         };
         let waits = self.machine.look(|host| attribute.read_locks(host.release())).is_some();
         let machine = self.machine.clone();
@@ -357,7 +365,7 @@ impl Filesystem for Skin {
         &self,
         request: &Request,
         number: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         _: u64,
         data: &[u8],
         _: WriteFlags,
@@ -366,7 +374,11 @@ impl Filesystem for Skin {
         reply: ReplyWrite,
     ) {
         let path = self.inodes().path(number);
-        let found = path.and_then(|path| Some((self.attribute(&path)?, path)));
+        let attribute = self.opened(number, handle, |node| match node {
+            Node::Attribute(attribute) => Some(attribute.clone()),
+            _ => None,
+        });
+        let found = attribute.ok().flatten().zip(path);
         let Some((attribute, path)) = found else {
             return reply.error(Errno::ENODEV);
         };

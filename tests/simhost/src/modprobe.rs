@@ -165,17 +165,17 @@ impl<'a> Modprobe<'a> {
         Ok(well)
     }
 
-    /// Inserts a module, first what it needs, and afterwards what softdep asks for.
+    /// Inserts a module, first what it needs, and behind each what softdep asks for.
     fn insert(&self, module: &str) -> Result<bool> {
-        let mut order = self.tables.needs(module);
-        order.push(module.to_owned());
-        for next in order {
-            if !self.insert_one(&next, next == module)? {
+        let builtin = self.tables.is_builtin(module) && !self.tables.has(module);
+        if self.options.first_time && (builtin || Path::new("/sys/module").join(module).exists()) {
+            eprintln!("modprobe: ERROR: could not insert '{module}': Module already in kernel");
+            return Ok(false);
+        }
+        for (next, needed) in self.tables.probe_list(module) {
+            if !self.insert_one(&next, next == module)? && needed {
                 return Ok(false);
             }
-        }
-        for next in self.tables.after(module) {
-            self.insert(&next)?;
         }
         Ok(true)
     }

@@ -275,3 +275,16 @@ fn removing_a_bridge_removes_what_is_behind_it() {
     assert!(!exists(&host, &device(VF, "vendor")), "VFs are for the PF's driver to make");
     assert_eq!(read(&host, &device(PF, "sriov_numvfs")).as_deref(), Ok("0\n"));
 }
+
+#[test]
+fn a_pf_starts_as_its_fixture_has_it() {
+    let fixtures = fixtures();
+    let gh200 = fixtures.iter().find(|path| path.ends_with("gh200")).unwrap();
+    let mut host = Host::load(gh200).unwrap();
+    let pf = "0002:01:00.0";
+    assert_eq!(read(&host, &device(pf, "sriov_drivers_autoprobe")).as_deref(), Ok("0\n"));
+    assert_eq!(read(&host, &device(pf, "sriov_totalvfs")).as_deref(), Ok("8\n"));
+    host.write(&device(pf, "sriov_numvfs"), "0").unwrap();
+    host.write(&device(pf, "sriov_numvfs"), "1").unwrap();
+    assert_eq!(driver(&host, "0002:01:00.1"), None);
+}

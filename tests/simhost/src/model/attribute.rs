@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The sysfs files behind which is the driver core.
 
+use std::sync::Arc;
+
 use super::address::Address;
 use super::host::Release;
 
@@ -11,16 +13,22 @@ pub enum Attribute {
     DriverOverride(Address),
     /// `uevent` of a device.
     Uevent(Address),
+    /// `enable` of a device.
+    Enable(Address),
     /// `sriov_numvfs` of a PF.
     NumVfs(Address),
+    /// `sriov_totalvfs` of a PF.
+    TotalVfs(Address),
     /// `sriov_drivers_autoprobe` of a PF.
     VfAutoprobe(Address),
     /// `remove` of a device.
     Remove(Address),
     /// `reset` of a device.
     Reset(Address),
-    /// `rescan` of the bus or a device: both look everywhere.
-    Rescan,
+    /// `rescan` of a device, which looks on the bus that the device is on and behind it.
+    Rescan(Address),
+    /// `rescan` of all buses.
+    RescanAll,
     /// `drivers/NAME/bind`.
     Bind(String),
     /// `drivers/NAME/unbind`.
@@ -35,6 +43,10 @@ pub enum Attribute {
     DriversAutoprobe,
     /// A `uevent` that can only be written to, of a driver or the bus: no listener, so no effect.
     Trigger,
+    /// The same of a device of a class, which reads empty.
+    ClassUevent,
+    /// What the kernel lets be written, and nothing here does: it reads the same for ever.
+    Fixed(Arc<[u8]>),
 }
 
 impl Attribute {
@@ -43,9 +55,14 @@ impl Attribute {
         match self {
             Self::DriverOverride(_)
             | Self::Uevent(_)
+            | Self::ClassUevent
+            | Self::Enable(_)
             | Self::NumVfs(_)
             | Self::VfAutoprobe(_)
-            | Self::DriversAutoprobe => 0o644,
+            | Self::DriversAutoprobe
+            | Self::Fixed(_) => 0o644,
+            Self::TotalVfs(_) => 0o444,
+            Self::Remove(_) => 0o220,
             _ => 0o200,
         }
     }

@@ -12,6 +12,8 @@ use super::tree::Node;
 pub struct Device {
     /// Its address, which is its name on the bus.
     pub address: Address,
+    /// Sets it apart from those that were at the same address before it.
+    pub birth: u64,
     /// Its directory, from the root of sysfs.
     pub path: String,
     /// What it is.
@@ -22,6 +24,8 @@ pub struct Device {
     pub driver_override: Option<Vec<u8>>,
     /// How far a driver has it.
     pub binding: Binding,
+    /// How many want it enabled: what `enable` reads.
+    pub enabled: u32,
     /// Its IOMMU group.
     pub group: Option<u32>,
     /// Those that share an IOMMU group whenever they are present have this in common.

@@ -26,6 +26,8 @@ pub struct Driver {
     /// Has `sriov_configure`.
     #[serde(default)]
     pub sriov: bool,
+    /// The most VFs it lets a PF have (pci_sriov_set_totalvfs).
+    pub max_vfs: Option<u16>,
     /// Leaves the VFs it made behind when it is unbound, as pci-pf-stub and nvme do.
     #[serde(default)]
     pub keeps_vfs: bool,

@@ -27,6 +27,8 @@ pub struct Release(u32, u32);
 impl Release {
     /// The first with `vfio-dev/`, the last whose attributes wait for the device lock.
     pub const V6_1: Self = Self(6, 1);
+    /// Those that probe a new device only if the bus's `drivers_autoprobe` is on: 6.12 does not, 7.2 does.
+    pub const V7_0: Self = Self(7, 0);
 
     /// From what `uname -r` says.
     pub fn parse(text: &str) -> Option<Self> {
@@ -49,6 +51,7 @@ pub struct Host {
     tables: Tables,
     loaded: BTreeSet<String>,
     shelf: BTreeMap<String, Node>,
+    births: u64,
     pub(super) autoprobe: bool,
 }
 
@@ -82,6 +85,7 @@ impl Host {
             tables,
             loaded: BTreeSet::new(),
             shelf: BTreeMap::new(),
+            births: 0,
             autoprobe: true,
         };
         host.find_modules();
@@ -89,9 +93,13 @@ impl Host {
         host.find_devices()?;
         host.find_groups()?;
         host.find_functions()?;
+        // Last, as it takes the place of files that were read until here.
+        for device in host.devices.values().cloned().collect::<Vec<_>>() {
+            host.show_device(&device);
+        }
         host.tree.insert("bus/pci/drivers_probe", Node::Attribute(Attribute::DriversProbe));
         host.tree.insert("bus/pci/drivers_autoprobe", Node::Attribute(Attribute::DriversAutoprobe));
-        host.tree.insert("bus/pci/rescan", Node::Attribute(Attribute::Rescan));
+        host.tree.insert("bus/pci/rescan", Node::Attribute(Attribute::RescanAll));
         host.tree.insert("bus/pci/uevent", Node::Attribute(Attribute::Trigger));
         Ok(host)
     }
@@ -140,10 +148,7 @@ impl Host {
             let path = path.ok_or_else(|| wrong("not a link to a device's directory".into()))?;
             found.push(self.read_device(address, path)?);
         }
-        for device in found {
-            self.show_device(&device);
-            self.devices.insert(device.address, device);
-        }
+        self.devices = found.into_iter().map(|device| (device.address, device)).collect();
         Ok(())
     }
 
@@ -192,10 +197,12 @@ impl Host {
         let uevent = uevent.lines().filter(|line| !line.starts_with("DRIVER="));
         Ok(Device {
             address,
+            birth: 0,
             ids,
             bridge,
             driver_override: (!matches!(driver_override.as_str(), "" | "(null)")).then(|| driver_override.into()),
             binding,
+            enabled: text("enable").trim().parse().unwrap_or_default(),
             group,
             cohort: group,
             vfio_dev: node.get("vfio-dev").and_then(|dir| dir.entries().next()).map(|(name, _)| name.to_owned()),
@@ -214,20 +221,32 @@ impl Host {
             vec![("driver_override", Attribute::DriverOverride(address)), ("uevent", Attribute::Uevent(address))];
         let node = self.tree.get(path);
         let has = |name: &str| node.is_some_and(|node| node.get(name).is_some());
+        if has("enable") {
+            attributes.push(("enable", Attribute::Enable(address)));
+        }
+        for name in ["config", "numa_node"] {
+            if let Some(content) = node.and_then(|node| node.content(name)) {
+                attributes.push((name, Attribute::Fixed(content.into())));
+            }
+        }
         if has("reset") {
             attributes.push(("reset", Attribute::Reset(address)));
         }
         if has("sriov_totalvfs") {
+            attributes.push(("sriov_totalvfs", Attribute::TotalVfs(address)));
             attributes.push(("sriov_numvfs", Attribute::NumVfs(address)));
             attributes.push(("sriov_drivers_autoprobe", Attribute::VfAutoprobe(address)));
         }
         // A VF has neither (drivers/pci/pci-sysfs.c, pci_dev_hp_attrs_are_visible).
         if !has("physfn") {
             attributes.push(("remove", Attribute::Remove(address)));
-            attributes.push(("rescan", Attribute::Rescan));
+            attributes.push(("rescan", Attribute::Rescan(address)));
         }
         for (name, attribute) in attributes {
             self.tree.insert(&format!("{path}/{name}"), Node::Attribute(attribute));
+        }
+        if let Some(name) = &device.vfio_dev {
+            self.tree.insert(&format!("{path}/vfio-dev/{name}/uevent"), Node::Attribute(Attribute::ClassUevent));
         }
     }
 
@@ -236,6 +255,12 @@ impl Host {
             for (name, _) in groups.entries() {
                 let number = name.parse().map_err(|_| format!("sys/{GROUPS}/{name}: not a number"))?;
                 self.groups.insert(number, Some(number));
+            }
+        }
+        for number in self.groups.keys() {
+            let path = format!("{GROUPS}/{number}/type");
+            if let Some(content) = self.tree.content(&path).map(Into::into) {
+                self.tree.insert(&path, Node::Attribute(Attribute::Fixed(content)));
             }
         }
         for device in self.devices.values() {
@@ -345,6 +370,16 @@ impl Host {
         None
     }
 
+    /// What sets the device whose directory a path is in apart from those that were there before it: a file that is open
+    /// stays that of its own device (fs/kernfs/dir.c, kernfs_get_active).
+    pub fn birth(&self, path: &str) -> u64 {
+        let inside = |device: &&Device| {
+            path.strip_prefix(&device.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let owner = self.devices.values().filter(inside).max_by_key(|device| device.path.len());
+        owner.map_or(0, |device| device.birth)
+    }
+
     /// What a read of an attribute gives.
     pub fn read(&self, attribute: &Attribute) -> Result<Vec<u8>> {
         let device = |address: &Address| self.devices.get(address).ok_or(Errno::ENODEV);
@@ -360,6 +395,10 @@ impl Host {
                 let driver = device.binding.driver().map(|driver| format!("DRIVER={driver}\n"));
                 Ok((driver.unwrap_or_default() + &device.uevent).into_bytes())
             }
+            Attribute::ClassUevent => Ok(Vec::new()),
+            Attribute::Enable(address) => Ok(format!("{}\n", device(address)?.enabled).into_bytes()),
+            Attribute::TotalVfs(address) => Ok(format!("{}\n", self.max_vfs(*address)?).into_bytes()),
+            Attribute::Fixed(content) => Ok(content.to_vec()),
             Attribute::NumVfs(address) => Ok(format!("{}\n", sriov(address)?.vfs.len()).into_bytes()),
             Attribute::VfAutoprobe(address) => Ok(format!("{}\n", u8::from(sriov(address)?.autoprobe)).into_bytes()),
             Attribute::DriversAutoprobe => Ok(format!("{}\n", u8::from(self.autoprobe)).into_bytes()),
@@ -381,9 +420,10 @@ impl Host {
         self.devices.values()
     }
 
-    /// The devices that were removed, parents before children.
-    pub fn absent_devices(&self) -> impl Iterator<Item = Address> {
-        let mut absent: Vec<_> = self.absent.values().map(|absent| &absent.device).collect();
+    /// The devices that were removed from below a directory, parents before children.
+    pub fn absent_devices(&self, below: &str) -> impl Iterator<Item = Address> {
+        let absent = self.absent.values().map(|absent| &absent.device);
+        let mut absent: Vec<_> = absent.filter(|device| device.path.starts_with(below)).collect();
         absent.sort_by_key(|device| (device.path.matches('/').count(), device.address));
         absent.into_iter().map(|device| device.address)
     }
@@ -448,9 +488,13 @@ impl Host {
     pub(super) fn finish_probe(&mut self, driver: &str, address: Address) -> Result<()> {
         self.check_probe(driver, address)?;
         let vfio = self.driver(driver).is_some_and(|driver| driver.vfio);
-        self.device_mut(address)?.binding = Binding::Bound(driver.to_owned());
+        let device = self.device_mut(address)?;
+        device.binding = Binding::Bound(driver.to_owned());
+        // VFIO enables a device when a user opens it, other drivers when they probe it.
         if vfio {
             self.show_vfio_dev(address)?;
+        } else {
+            device.enabled += 1;
         }
         self.show_children(driver, address)
     }
@@ -503,13 +547,18 @@ impl Host {
         let Binding::Bound(driver) = device.binding.clone() else {
             return Err(Errno::ENODEV);
         };
+        let vfio = self.driver(&driver).is_some_and(|driver| driver.vfio);
         self.hide_driver_links(address);
         self.hide_children(&driver, address);
         // Up to 6.1 the entry stays until the user lets go, later it goes first.
         if self.release > Release::V6_1 {
             self.hide_vfio_dev(address);
         }
-        self.device_mut(address)?.binding = Binding::Removing(driver);
+        let device = self.device_mut(address)?;
+        device.binding = Binding::Removing(driver);
+        if !vfio {
+            device.enabled = device.enabled.saturating_sub(1);
+        }
         Ok(())
     }
 
@@ -547,7 +596,7 @@ impl Host {
         let path = device.path.clone();
         let entry = format!("{path}/vfio-dev/{name}");
         self.tree.insert(&entry, Node::dir());
-        self.tree.insert(&format!("{entry}/uevent"), Node::file(""));
+        self.tree.insert(&format!("{entry}/uevent"), Node::Attribute(Attribute::ClassUevent));
         self.tree.link(&format!("{entry}/device"), &path);
         self.tree.link(&format!("{entry}/subsystem"), VFIO_CLASS);
         self.tree.link(&format!("{VFIO_CLASS}/{name}"), &entry);
@@ -712,6 +761,8 @@ impl Host {
             self.tree.link(&format!("{path}/iommu_group"), &format!("{GROUPS}/{number}"));
         }
         self.show_device(&device);
+        self.births += 1;
+        device.birth = self.births;
         self.devices.insert(address, device);
     }
 
@@ -750,6 +801,7 @@ impl Host {
         node.remove("iommu_group");
         device.driver_override = None;
         device.binding = Binding::Unbound;
+        device.enabled = 0;
         device.group = None;
         if let Some(sriov) = &mut device.sriov {
             sriov.autoprobe = true;

@@ -41,10 +41,10 @@ impl Ids {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pattern {
-    vendor: Option<u16>,
-    device: Option<u16>,
-    subvendor: Option<u16>,
-    subdevice: Option<u16>,
+    vendor: Option<u32>,
+    device: Option<u32>,
+    subvendor: Option<u32>,
+    subdevice: Option<u32>,
     class: u32,
     class_mask: u32,
 }
@@ -52,7 +52,7 @@ pub struct Pattern {
 impl Pattern {
     /// Does the entry list this device? (drivers/pci/pci.h, pci_match_one_device)
     pub fn matches(&self, ids: &Ids) -> bool {
-        let equal = |wanted: Option<u16>, found| wanted.is_none_or(|wanted| wanted == found);
+        let equal = |wanted: Option<u32>, found: u16| wanted.is_none_or(|wanted| wanted == u32::from(found));
         equal(self.vendor, ids.vendor)
             && equal(self.device, ids.device)
             && equal(self.subvendor, ids.subvendor)
@@ -74,8 +74,8 @@ impl Pattern {
         let &[vendor, device, ref rest @ ..] = fields.as_slice() else {
             return None;
         };
-        // All ones is PCI_ANY_ID; what else exceeds 16 bits can be no device's id.
-        let id = |value: u32| (value != u32::MAX).then_some(value as u16);
+        // All ones is PCI_ANY_ID; what else exceeds 16 bits is kept, and no device has it.
+        let id = |value: u32| (value != u32::MAX).then_some(value);
         let rest = |index| rest.get(index).copied();
         Some(Self {
             vendor: id(vendor),
@@ -87,13 +87,21 @@ impl Pattern {
         })
     }
 
-    /// The device an entry would be for, to see whether a driver has it already (drivers/pci/pci-driver.c, new_id_store).
+    /// The seventh field of what is written to `new_id`.
+    pub fn driver_data(text: &str) -> Option<u64> {
+        let field = text.split_whitespace().nth(6)?;
+        u64::from_str_radix(field.trim_start_matches("0x").trim_start_matches("0X"), 16).ok()
+    }
+
+    /// The device an entry would be for, to see whether a driver has it already (drivers/pci/pci-driver.c, new_id_store,
+    /// which keeps the lower 16 bits of each id for that).
     pub fn example(&self) -> Ids {
+        let id = |id: Option<u32>| id.unwrap_or(u32::MAX) as u16;
         Ids {
-            vendor: self.vendor.unwrap_or(u16::MAX),
-            device: self.device.unwrap_or(u16::MAX),
-            subvendor: self.subvendor.unwrap_or(u16::MAX),
-            subdevice: self.subdevice.unwrap_or(u16::MAX),
+            vendor: id(self.vendor),
+            device: id(self.device),
+            subvendor: id(self.subvendor),
+            subdevice: id(self.subdevice),
             class: self.class,
         }
     }
@@ -111,7 +119,7 @@ impl FromStr for Pattern {
             }
             let id = |text: &str| match text {
                 "*" => Some(None),
-                _ if text.len() == 4 => u16::from_str_radix(text, 16).ok().map(Some),
+                _ if text.len() == 4 => u32::from_str_radix(text, 16).ok().map(Some),
                 _ => None,
             };
             Some(Self { vendor: id(left)?, device: id(right)?, ..Self::default() })

@@ -101,10 +101,26 @@ impl Tables {
         needing.map(|(name, _)| name.as_str())
     }
 
-    /// What softdep asks to load after it, as far as there is such a module.
-    pub fn after(&self, module: &str) -> Vec<String> {
-        let after = self.after.get(module).into_iter().flatten();
-        after.filter(|name| self.has(name)).cloned().collect()
+    /// What loading it means, in the order of loading: what must be in before it, itself, and behind each of them what
+    /// softdep asks for after that one, as far as there is such a module. Whether the module is in is nobody's affair but
+    /// that of those marked true (libkmod/libkmod-module.c, __kmod_module_get_probe_list).
+    pub fn probe_list(&self, module: &str) -> Vec<(String, bool)> {
+        let mut list = Vec::new();
+        self.add_to_probe_list(module, true, &mut list);
+        list
+    }
+
+    fn add_to_probe_list(&self, module: &str, needed: bool, list: &mut Vec<(String, bool)>) {
+        for name in self.needs(module).into_iter().chain([module.to_owned()]) {
+            if list.iter().any(|(other, _)| *other == name) {
+                continue;
+            }
+            let after = self.after.get(&name).into_iter().flatten();
+            list.push((name.clone(), needed));
+            for other in after.filter(|other| self.has(other)) {
+                self.add_to_probe_list(other, false, list);
+            }
+        }
     }
 
     /// What a name or alias leads to, in the order of the tables. As kmod does, the first source that has anything ends
@@ -302,6 +318,10 @@ mod tests {
         assert!(config.is_blacklisted("mlx5_vfio_pci"));
         assert_eq!(tables.needs("vfio_pci"), ["vfio", "vfio_pci_core"]);
         assert_eq!(tables.needed_by("vfio").collect::<Vec<_>>(), ["vfio_pci", "vfio_pci_core"]);
-        assert_eq!(tables.after("vfio"), ["vfio_pci"]);
+        let list = tables.probe_list("mlx5_vfio_pci");
+        assert_eq!(list, [("mlx5_vfio_pci".to_owned(), true)]);
+        let list = tables.probe_list("vfio");
+        let names: Vec<(&str, bool)> = list.iter().map(|(name, needed)| (name.as_str(), *needed)).collect();
+        assert_eq!(names, [("vfio", true), ("vfio_pci_core", false), ("vfio_pci", false)]);
     }
 }

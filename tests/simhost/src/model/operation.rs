@@ -9,7 +9,7 @@ use super::address::Address;
 use super::attribute::Attribute;
 use super::device::Binding;
 use super::errno::{Errno, Result};
-use super::host::Host;
+use super::host::{Host, Release};
 use super::ids::Pattern;
 use super::tree::Node;
 
@@ -160,12 +160,21 @@ pub fn write(core: &mut impl Core, attribute: &Attribute, data: &[u8]) -> Result
             }
             Ok(())
         }
-        Attribute::Rescan => {
+        Attribute::Rescan(address) => {
             if number(data)? != 0 {
-                with(core, Lock::Rescan, rescan)?;
+                let device = core.host().device(*address)?;
+                let bus = device.path.rsplit_once('/').map_or_else(String::new, |(bus, _)| format!("{bus}/"));
+                with(core, Lock::Rescan, |core| rescan(core, &bus))?;
             }
             Ok(())
         }
+        Attribute::RescanAll => {
+            if number(data)? != 0 {
+                with(core, Lock::Rescan, |core| rescan(core, ""))?;
+            }
+            Ok(())
+        }
+        Attribute::Enable(address) => enable(core, *address, data),
         Attribute::Reset(address) => {
             // drivers/pci/pci-sysfs.c, reset_store
             if number(data)? != 1 {
@@ -173,7 +182,10 @@ pub fn write(core: &mut impl Core, attribute: &Attribute, data: &[u8]) -> Result
             }
             with(core, Lock::Device(*address), |core| core.host().device(*address).map(|_| ()))
         }
-        Attribute::Uevent(_) | Attribute::Trigger => Ok(()),
+        Attribute::Uevent(_) | Attribute::Trigger | Attribute::ClassUevent => synthetic_uevent(data),
+        // Better than to say that it is well.
+        Attribute::Fixed(_) => Err(Errno::EOPNOTSUPP),
+        Attribute::TotalVfs(_) => Err(Errno::EACCES),
     }
 }
 
@@ -349,10 +361,14 @@ fn driver_attach(core: &mut impl Core, driver: &str) -> Result<()> {
 
 /// drivers/pci/pci-driver.c, new_id_store
 fn new_id(core: &mut impl Core, driver: &str, data: &[u8]) -> Result<()> {
-    let pattern = Pattern::from_new_id(&String::from_utf8_lossy(data)).ok_or(Errno::EINVAL)?;
+    let text = String::from_utf8_lossy(data);
+    let pattern = Pattern::from_new_id(&text).ok_or(Errno::EINVAL)?;
     let known = core.host().driver_mut(driver)?;
-    if known.lists(&pattern.example()) {
-        return Err(Errno::EEXIST);
+    match Pattern::driver_data(&text) {
+        None if known.lists(&pattern.example()) => return Err(Errno::EEXIST),
+        // It must be that of an entry in the driver's table, and in vfio-pci's and most others' it is always 0.
+        Some(data) if data != 0 => return Err(Errno::EINVAL),
+        _ => {}
     }
     known.dynamic_ids.push(pattern);
     driver_attach(core, driver)
@@ -367,11 +383,50 @@ fn remove_id(core: &mut impl Core, driver: &str, data: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// drivers/pci/pci-sysfs.c, enable_store
+fn enable(core: &mut impl Core, address: Address, data: &[u8]) -> Result<()> {
+    let on = number(data)? != 0;
+    with(core, Lock::Device(address), |core| {
+        let device = core.host().device_mut(address)?;
+        if device.binding != Binding::Unbound {
+            return Err(Errno::EBUSY);
+        }
+        device.enabled = match (on, device.enabled) {
+            (true, count) => count + 1,
+            (false, 0) => return Err(Errno::EIO),
+            (false, count) => count - 1,
+        };
+        Ok(())
+    })
+}
+
+/// `ACTION [UUID [KEY=VALUE ...]]` (lib/kobject_uevent.c, kobject_synth_uevent). No one listens.
+fn synthetic_uevent(data: &[u8]) -> Result<()> {
+    const ACTIONS: [&str; 8] = ["add", "remove", "change", "move", "online", "offline", "bind", "unbind"];
+    let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+    let text = text.strip_suffix(['\n', '\0']).unwrap_or(text);
+    let mut words = text.splitn(3, ' ');
+    let known = words.next().is_some_and(|action| ACTIONS.contains(&action));
+    let uuid = words.next().is_none_or(is_uuid);
+    let variables = words.next().unwrap_or_default().split(' ').filter(|word| !word.is_empty());
+    let mut pairs = variables.map(|word| word.split_once('='));
+    let letters = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let well = known && uuid && pairs.all(|pair| pair.is_some_and(|(key, value)| letters(key) && letters(value)));
+    if well { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
 /// drivers/pci/iov.c, sriov_numvfs_store
 fn set_numvfs(core: &mut impl Core, pf: Address, data: &[u8]) -> Result<()> {
     let count = u16::try_from(number(data)?).map_err(|_| Errno::EINVAL)?;
-    let sriov = core.host().device(pf)?.sriov.as_ref().ok_or(Errno::ENODEV)?;
-    if count > sriov.total {
+    if count > core.host().max_vfs(pf)? {
         return Err(Errno::ERANGE);
     }
     with(core, Lock::Device(pf), |core| {
@@ -400,9 +455,10 @@ fn set_numvfs(core: &mut impl Core, pf: Address, data: &[u8]) -> Result<()> {
     })
 }
 
-/// Probes a device that has just appeared (drivers/pci/bus.c, pci_bus_add_device).
+/// Probes a device that has just appeared (drivers/pci/bus.c, pci_bus_add_device), in older kernels whatever
+/// `drivers_autoprobe` says.
 fn probe_new(core: &mut impl Core, address: Address) -> Result<()> {
-    if !core.host().autoprobe {
+    if !core.host().autoprobe && core.host().release() >= Release::V7_0 {
         return Ok(());
     }
     with(core, Lock::Device(address), |core| {
@@ -447,9 +503,9 @@ fn remove_one(core: &mut impl Core, address: Address) -> Result<()> {
     })
 }
 
-/// drivers/pci/probe.c, pci_rescan_bus
-fn rescan(core: &mut impl Core) -> Result<()> {
-    let absent: Vec<Address> = core.host().absent_devices().collect();
+/// Finds what is below a directory (drivers/pci/probe.c, pci_rescan_bus).
+fn rescan(core: &mut impl Core, below: &str) -> Result<()> {
+    let absent: Vec<Address> = core.host().absent_devices(below).collect();
     for address in absent {
         if core.host().find_again(address) {
             probe_new(core, address)?;
@@ -481,14 +537,14 @@ pub struct LoadError {
     pub errno: Errno,
 }
 
-/// Loads a module as modprobe does: what it needs first, and what softdep asks for afterwards.
+/// Loads a module as modprobe does, with what it needs and what softdep asks for.
 pub fn load_module(core: &mut impl Core, name: &str) -> std::result::Result<(), LoadError> {
-    for module in core.host().tables().needs(name) {
-        insert(core, &module)?;
-    }
-    insert(core, name)?;
-    for module in core.host().tables().after(name) {
-        load_module(core, &module)?;
+    for (module, needed) in core.host().tables().probe_list(name) {
+        if let Err(error) = insert(core, &module) {
+            if needed {
+                return Err(error);
+            }
+        }
     }
     Ok(())
 }

@@ -11,6 +11,14 @@ use super::ids::Ids;
 use super::tree::Node;
 
 impl Host {
+    /// How many VFs a PF can have, with the driver that it is on.
+    pub(super) fn max_vfs(&self, pf: Address) -> Result<u16> {
+        let device = self.device(pf)?;
+        let total = device.sriov.as_ref().ok_or(Errno::ENODEV)?.total;
+        let driver = device.binding.driver().and_then(|driver| self.driver(driver));
+        Ok(driver.and_then(|driver| driver.max_vfs).map_or(total, |most| total.min(most)))
+    }
+
     /// Adds the next VF of a PF, without probing it.
     pub(super) fn add_vf(&mut self, pf: Address) -> Result<Address> {
         let device = self.device(pf)?;
@@ -29,11 +37,13 @@ impl Host {
         let vfio = device.binding.driver() == Some("vfio-pci");
         let vf = Device {
             address,
+            birth: 0,
             path: path.clone(),
             ids,
             bridge: false,
             driver_override: vfio.then(|| b"vfio-pci".to_vec()),
             binding: Binding::Unbound,
+            enabled: 0,
             group: None,
             cohort: None,
             vfio_dev: None,
@@ -93,7 +103,8 @@ fn files(pf: &Node, ids: &Ids) -> Node {
     file("irq", "0\n".into());
     file("enable", "0\n".into());
     file("resource", "0x0000000000000000 0x0000000000000000 0x0000000000000000\n".repeat(13));
-    for name in ["revision", "numa_node"] {
+    // A VF can be reset by itself where its PF can, as both take it from the one specification (PCIe 9.2.2.2).
+    for name in ["revision", "numa_node", "reset"] {
         if let Some(same) = pf.get(name) {
             node.insert(name, same.clone());
         }

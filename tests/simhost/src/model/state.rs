@@ -51,7 +51,7 @@ impl From<&Device> for DeviceState {
 impl Host {
     /// The state as it is now.
     pub fn state(&self) -> State {
-        let absent = self.absent_devices().map(|address| (address.to_string(), DeviceState::default()));
+        let absent = self.absent_devices("").map(|address| (address.to_string(), DeviceState::default()));
         let present = self.devices().map(|device| (device.address.to_string(), DeviceState::from(device)));
         State { devices: absent.chain(present).collect(), modules: self.loaded_modules().clone() }
     }

@@ -58,7 +58,7 @@ impl Node {
     /// The content of a file that always reads the same.
     pub fn content(&self, path: &str) -> Option<&[u8]> {
         match self.get(path)? {
-            Node::File(content) => Some(content),
+            Node::File(content) | Node::Attribute(Attribute::Fixed(content)) => Some(content),
             _ => None,
         }
     }
@@ -97,13 +97,14 @@ fn components(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|name| !name.is_empty())
 }
 
-/// How a link at `path` spells `target`: as the kernel does, climbing no further than it must
-/// (fs/sysfs/symlink.c, sysfs_create_link → kernfs_get_target_path).
+/// How a link at `path` spells `target`: as the kernel does, climbing to what has both in it and so out of a target that
+/// has the link itself (fs/sysfs/symlink.c, sysfs_create_link → kernfs_get_target_path).
 fn relative(path: &str, target: &str) -> String {
     let from: Vec<&str> = components(path).collect();
     let to: Vec<&str> = components(target).collect();
     let directory = &from[..from.len().saturating_sub(1)];
-    let common = directory.iter().zip(&to).take_while(|(a, b)| a == b).count();
+    let above = &to[..to.len().saturating_sub(1)];
+    let common = directory.iter().zip(above).take_while(|(a, b)| a == b).count();
     let climb = std::iter::repeat_n("..", directory.len() - common);
     climb.chain(to[common..].iter().copied()).collect::<Vec<_>>().join("/")
 }
@@ -147,6 +148,11 @@ mod tests {
                 "../../../../devices/pci0000:00/0000:00:01.0",
             ),
             ("devices/pci0000:00/0000:00:01.1/physfn", "devices/pci0000:00/0000:00:01.0", "../0000:00:01.0"),
+            (
+                "devices/pci0000:00/0000:00:01.0/vfio-dev/vfio0/device",
+                "devices/pci0000:00/0000:00:01.0",
+                "../../../0000:00:01.0",
+            ),
         ] {
             tree.link(path, target);
             assert_eq!(tree.get(path), Some(&Node::Link(spelt.into())));
