@@ -69,7 +69,10 @@ class Agent:
             if panic := self.process.panic():
                 raise GuestLost(f"{panic} (during {what}; see {self.process.log})", again=True)
             if readable and not data:
-                raise GuestLost(f"QEMU ended during {what}; see {self.process.log} and qemu.log beside it")
+                status = self.process.wait()
+                raise GuestLost(
+                    f"QEMU ended with status {status} during {what}; see {self.process.log} and qemu.log beside it"
+                )
             if time.monotonic() > deadline:
                 stall = self.process.stall()
                 raise GuestLost(

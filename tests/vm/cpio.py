@@ -5,6 +5,7 @@ Documentation/driver-api/early-userspace/buffer-format.rst. Written here because
 program nor root for the device node.
 """
 
+import os
 import pathlib
 import stat
 
@@ -20,6 +21,17 @@ class Root:
 
     def copy(self, path, source, mode=0o644):
         self.file(path, pathlib.Path(source).read_bytes(), mode)
+
+    def tree(self, path, source):
+        """Everything below the directory `source`."""
+        for found in sorted(pathlib.Path(source).rglob("*")):
+            name = f"{path}/{found.relative_to(source)}"
+            if found.is_symlink():
+                self.link(name, os.readlink(found))
+            elif found.is_dir():
+                self.directory(name, stat.S_IMODE(found.stat().st_mode))
+            else:
+                self.copy(name, found, stat.S_IMODE(found.stat().st_mode))
 
     def link(self, path, target):
         self.put(path, stat.S_IFLNK | 0o777, target.encode())

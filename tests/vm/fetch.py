@@ -9,6 +9,7 @@ signatures. No root is needed.
 
 import contextlib
 import functools
+import hashlib
 import os
 import pathlib
 import re
@@ -72,6 +73,19 @@ def tree(path, make):
         make(unfinished)
         unfinished.rename(path)
     return path
+
+
+def keyed(cache, name, contents, make):
+    """A directory of the cache, made by `make(directory)`, by the name of what goes into it.
+
+    The one with other contents that it takes the place of is removed.
+    """
+    key = hashlib.sha256(repr(contents).encode()).hexdigest()[:12]
+    path = cache / f"{name}-{key}"
+    if not path.is_dir():
+        for old in cache.glob(f"{name}-" + "[0-9a-f]" * 12 + "*"):
+            shutil.rmtree(old)
+    return tree(path, make)
 
 
 def unpack(debs, directory):
@@ -147,6 +161,8 @@ class Archive:
         self.updated = True
 
     def configure(self):
+        # What an interrupted run left would be missing in apt's list of what it has to fetch.
+        shutil.rmtree(self.directory / "archives", ignore_errors=True)
         for name in ("lists/partial", "archives/partial", "empty"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         (self.directory / "status").write_text("")

@@ -9,6 +9,7 @@ import fetch
 import unpacked
 
 HERE = pathlib.Path(__file__).parent
+CONFORMANCE = HERE.parent / "conformance"
 LIBRARIES = f"usr/lib/{unpacked.LIBRARIES}"
 
 # With what they depend on. The tables stay those of the whole kernel, as on an installed machine.
@@ -21,11 +22,13 @@ MODULES = [
     "virtio_net",
     "igb",
     "igbvf",
+    "pci-pf-stub",
 ]
 TABLES = "modules.*"
 
 # Where the kernel's modules, and vfioctl, look for them with /usr merged.
 MERGED = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
+HELPERS = ("vfio-use", "vfio-migrate")
 KMOD = ("depmod", "insmod", "lsmod", "modinfo", "modprobe", "rmmod")
 
 
@@ -38,8 +41,8 @@ def tools(cache):
     return fetch.tree(cache / "tools", make)
 
 
-def build(path, tools_tree, kernel, vfioctl, work):
-    """Write the initramfs for `kernel` to `path`."""
+def build(path, tools_tree, kernel, vfioctl, work, extra=()):
+    """Write the initramfs for `kernel` to `path`, with the modules `extra` besides the usual."""
     root = cpio.Root()
     for link, target in MERGED.items():
         root.directory(target)
@@ -57,11 +60,15 @@ def build(path, tools_tree, kernel, vfioctl, work):
 
     root.copy("usr/bin/vfioctl", vfioctl, 0o755)
     add_libraries(root, unpacked.machine_libraries(vfioctl))
-    root.copy("usr/bin/vfio-use", compile_helper(HERE / "guest/vfio-use.c", work), 0o755)
+    for name in HELPERS:
+        root.copy(f"usr/bin/{name}", compile_helper(HERE / f"guest/{name}.c", work), 0o755)
+    root.copy("usr/bin/sysop", compile_helper(CONFORMANCE / "sysop.c", work), 0o755)
+    root.copy("usr/share/conformance/operations.sh", CONFORMANCE / "operations.sh")
     root.copy("init", HERE / "guest/init", 0o755)
+    root.copy("usr/lib/guest/agent", HERE / "guest/agent", 0o755)
 
     modules = f"usr/lib/modules/{kernel.release}"
-    for file in kernel.find_modules(MODULES):
+    for file in kernel.find_modules([*MODULES, *extra]):
         root.copy(f"{modules}/{file}", kernel.modules / file)
     for table in kernel.modules.glob(TABLES):
         root.copy(f"{modules}/{table.name}", table)

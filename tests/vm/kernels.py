@@ -13,7 +13,7 @@ import unpacked
 KERNELS = {
     "6.1": ("bookworm", "linux-image-amd64", True),
     "6.12": ("bookworm-backports", "linux-image-amd64", True),
-    "7": ("trixie-backports", "linux-image-amd64", False),
+    "7": ("trixie-backports", "linux-image-amd64", True),
 }
 
 
@@ -21,38 +21,57 @@ def defaults():
     return [name for name, row in KERNELS.items() if row[2]]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Kernel:
     name: str
     release: str
     image: pathlib.Path
     modules: pathlib.Path
 
+    def has_module(self, name):
+        """Whether the kernel has it as a file."""
+        return any(self.modules.rglob(f"{name}.ko*"))
+
     def find_modules(self, names):
-        """The files of `names` and of all they depend on, relative to the modules directory."""
-        files = {}
-        depends = {}
+        """The files of `names` and of all they depend on, in an order to load them, below the modules directory."""
+        files, before, after = {}, {}, {}
         for line in (self.modules / "modules.dep").read_text().splitlines():
             file, _, rest = line.partition(":")
             files[module_name(file)] = file
-            depends[module_name(file)] = [module_name(other) for other in rest.split()]
+            before[module_name(file)] = [module_name(other) for other in rest.split()]
         for line in (self.modules / "modules.softdep").read_text().splitlines():
             if line.startswith("softdep "):
                 _, module, *rest = line.split()
-                # Those that do not exist here are optional (modprobe.d(5)).
-                depends.setdefault(module, []).extend(name for name in map(plain, rest) if name in files)
+                listed = before
+                for word in rest:
+                    if word in ("pre:", "post:"):
+                        listed = before if word == "pre:" else after
+                    elif plain(word) in files:
+                        # Those that do not exist here are optional (modprobe.d(5)).
+                        listed.setdefault(plain(module), []).append(plain(word))
         builtin = {module_name(line) for line in (self.modules / "modules.builtin").read_text().splitlines()}
-        found = set()
-        waiting = [plain(name) for name in names]
-        while waiting:
-            name = waiting.pop()
+        found = {}
+
+        def add(name):
             if files.get(name) in found or (name in builtin and name not in files):
-                continue
+                return
             if name not in files:
-                raise FileNotFoundError(f"kernel {self.release}: no module {name}; see MODULES in image.py")
-            found.add(files[name])
-            waiting += depends.get(name, [])
-        return sorted(found)
+                raise FileNotFoundError(f"kernel {self.release}: no module {name}, which the guest is to have")
+            for other in before.get(name, []):
+                add(other)
+            found[files[name]] = None
+            for other in after.get(name, []):
+                add(other)
+
+        for name in map(plain, names):
+            add(name)
+        return list(found)
+
+
+def depmod(tools, base, release):
+    kmod = unpacked.command(tools, "bin/kmod")
+    # kmod goes by the name it is called; its loader passes ours on.
+    subprocess.run([kmod[0], "--argv0", "depmod", *kmod[1:], "--basedir", base, release], check=True)
 
 
 def plain(name):
@@ -74,10 +93,7 @@ def prepare(cache, name, tools):
         if not (directory / "lib/modules").exists():
             (directory / "lib").mkdir(exist_ok=True)
             (directory / "lib/modules").symlink_to("../usr/lib/modules")
-        kmod = unpacked.command(tools, "bin/kmod")
-        # kmod goes by the name it is called; its loader passes ours on.
-        depmod = [kmod[0], "--argv0", "depmod", *kmod[1:]]
-        subprocess.run([*depmod, "--basedir", directory, release_of(directory).name], check=True)
+        depmod(tools, directory, release_of(directory).name)
 
     tree = fetch.tree(cache / f"kernel-{name}", make)
     modules = release_of(tree)

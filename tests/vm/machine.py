@@ -12,15 +12,18 @@ from check import Failure, equal, expect
 
 BOOT_SECONDS = 60
 
-DEVICES = "/sys/bus/pci/devices"
+SYSFS = "/sys/bus/pci/devices"
 POLICY = "/etc/vfioctl.d"
 UNSET = "(null)"
 # By its path: busybox's shell takes its own modprobe and modinfo before those of the PATH.
 KMOD = "/usr/sbin"
 
+# What a fault in a module leaves in the kernel's log.
+COMPLAINTS = r"WARNING:|BUG:|Oops|general protection|Call Trace|blocked for more than|refcount_t|irq [0-9]+: nobody cared"
+
 # One line a device: address, driver, driver_override, "vfio" where a VFIO driver has it, vendor:device.
 SNAPSHOT = f"""
-cd {DEVICES}
+cd {SYSFS}
 for address in *; do
     driver=-
     [ -e $address/driver ] && driver=$(readlink $address/driver)
@@ -65,6 +68,9 @@ class Machine:
 
     def end(self):
         self.process.end()
+
+    def save_logs(self):
+        (self.process.log.parent / "dmesg.log").write_text(self.run("dmesg").stdout)
 
     def run(self, command, timeout=30):
         return self.agent.run(command, timeout)
@@ -118,7 +124,7 @@ class Machine:
         return found
 
     def group(self, address):
-        return self.ok(f"readlink {DEVICES}/{address}/iommu_group").strip().rpartition("/")[2]
+        return self.ok(f"readlink {SYSFS}/{address}/iommu_group").strip().rpartition("/")[2]
 
     def policies(self):
         """Name and text of each policy file."""
@@ -131,6 +137,12 @@ class Machine:
     def load(self, *modules):
         for module in modules:
             self.ok(f"{KMOD}/modprobe {module}")
+
+    def wait_driver(self, addresses, driver, seconds=10):
+        """Until a device, or each of several, is on the driver."""
+        addresses = addresses.split() if isinstance(addresses, str) else addresses
+        tests = [f"test {SYSFS}/{address}/driver -ef /sys/bus/pci/drivers/{driver}" for address in addresses]
+        self.wait(f"{' '.join(addresses)} on {driver}", " && ".join(tests), seconds)
 
     def wait(self, what, command, seconds=10):
         """Until a command succeeds."""
@@ -149,14 +161,20 @@ def changed(before, after):
     }
 
 
-def expect_bound(before, after, address):
-    """Of all devices exactly this one went to vfio-pci, by its override."""
+def expect_bound(before, after, address, driver="vfio-pci"):
+    """Of all devices exactly this one went to `driver`, by its override."""
     equal("devices that changed", list(changed(before, after)), [address])
     device = after[address]
-    equal(f"{address}: driver", device.driver, "vfio-pci")
-    equal(f"{address}: driver_override", device.override, "vfio-pci")
+    equal(f"{address}: driver", device.driver, driver)
+    equal(f"{address}: driver_override", device.override, driver)
     expect(device.vfio, f"{address}: no vfio-dev directory, so no VFIO driver has it")
 
 
 def expect_unchanged(before, after):
     equal("devices that changed", changed(before, after), {})
+
+
+def quiet(vm):
+    """The kernel has complained about nothing since the boot."""
+    complaints = vm.run(f"dmesg | grep -E '{COMPLAINTS}'").stdout
+    expect(not complaints, f"the kernel's log:\n{complaints}")

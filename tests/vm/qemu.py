@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """QEMU: which one, with which machine, and its process from start to end."""
 
-import ctypes
 import os
-import pathlib
 import re
 import shutil
-import signal
 import socket
 import subprocess
 
@@ -19,12 +16,15 @@ OLDEST = (8, 0)
 SUITE = "bookworm-backports"
 
 # panic=-1 with -no-reboot: a kernel that gives up ends QEMU at once. tsc=reliable: with a loaded host the clocksource
-# watchdog complains.
-APPEND = "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on nowatchdog tsc=reliable"
+# watchdog complains. no_timer_check: with a loaded host it misses the interrupts it looks for, and panics.
+APPEND = "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on nowatchdog tsc=reliable no_timer_check"
 
 # QEMU wants it before the devices it is to translate for; Debian's kernels leave it off unless told.
 IOMMU_DEVICE = "intel-iommu,intremap=on,caching-mode=on"
-IOMMU_APPEND = " intel_iommu=on"
+IOMMU_APPEND = "intel_iommu=on"
+
+# Goes when this program goes, however it goes, and is the first to when memory runs out.
+TIED = ["setpriv", "--pdeathsig", "KILL", "choom", "-n", "1000", "--"]
 
 # Two NICs of one kind, each alone in its IOMMU group: a root port has ACS. Then one thing of each other kind.
 DEVICES = [
@@ -69,41 +69,74 @@ def version(command):
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-class Process:
-    """One running QEMU. `channel` is our end of the guest's agent port: a socket pair, nothing listens anywhere."""
+# Those that run, for end_all().
+RUNNING = set()
 
-    def __init__(self, qemu, accelerator, kernel, initramfs, directory, iommu=True):
+
+def end_all():
+    """End each QEMU: what waits for its guest then hears that it is gone."""
+    for process in list(RUNNING):
+        process.kill()
+
+
+class Process:
+    """One running QEMU.
+
+    `channel` is our end of the guest's agent port and `control` that of QEMU's own commands: socket pairs, nothing
+    listens anywhere. `drives` are images by the name their device has for them, `devices` as `-device` takes them.
+    """
+
+    def __init__(
+        self,
+        qemu,
+        accelerator,
+        kernel,
+        initramfs,
+        directory,
+        iommu=True,
+        devices=DEVICES,
+        drives=None,
+        append="",
+        memory=512,
+    ):
         command, environment = qemu
         self.log = directory / "serial.log"
-        self.channel, theirs = socket.socketpair()
+        self.channel, agent = socket.socketpair()
+        self.control, control = socket.socketpair()
         arguments = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-        arguments += ["-machine", "q35,kernel-irqchip=split", "-m", "512", "-smp", "2"]
+        arguments += ["-machine", "q35,kernel-irqchip=split", "-m", str(memory), "-smp", "2"]
         arguments += ACCELERATORS[accelerator]
         arguments += ["-kernel", str(kernel.image), "-initrd", str(initramfs)]
-        arguments += ["-append", APPEND + (IOMMU_APPEND if iommu else "")]
+        arguments += ["-append", " ".join([APPEND, IOMMU_APPEND if iommu else "", append])]
         arguments += ["-device", IOMMU_DEVICE] if iommu else []
         arguments += ["-chardev", f"file,id=log,path={self.log}", "-serial", "chardev:log"]
-        arguments += ["-chardev", f"socket,id=agent,fd={theirs.fileno()}"]
+        arguments += ["-chardev", f"socket,id=control,fd={control.fileno()}", "-mon", "chardev=control,mode=control"]
+        arguments += ["-chardev", f"socket,id=agent,fd={agent.fileno()}"]
         arguments += ["-device", "virtio-serial-pci,id=serial,addr=0x1d"]
         arguments += ["-device", "virtserialport,bus=serial.0,chardev=agent,name=vfioctl.agent"]
-        for device in DEVICES:
+        for name, path in (drives or {}).items():
+            arguments += ["-drive", f"if=none,id={name},format=qcow2,cache=unsafe,file={path}"]
+        for device in devices:
             arguments += ["-device", device]
         messages = open(directory / "qemu.log", "wb")
-        with messages, theirs:
+        with messages, agent, control:
             self.process = subprocess.Popen(
-                [*command, *arguments],
+                [*TIED, *command, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=messages,
                 stderr=messages,
                 env=dict(os.environ, **environment),
-                pass_fds=[theirs.fileno()],
+                pass_fds=[agent.fileno(), control.fileno()],
                 # Ctrl-C is for this program, which then ends the guest.
                 start_new_session=True,
-                preexec_fn=tie_to_us,
             )
+        RUNNING.add(self.process)
 
     def ended(self):
         return self.process.poll() is not None
+
+    def wait(self):
+        return self.process.wait()
 
     def panic(self):
         """The line of the guest's log with which its kernel gave up, if it did."""
@@ -123,14 +156,6 @@ class Process:
         if not self.ended():
             self.process.kill()
         self.process.wait()
+        RUNNING.discard(self.process)
         self.channel.close()
-
-
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None)
-
-
-def tie_to_us():
-    """In the child: go when this program goes, however it goes, and be the first to when memory runs out."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
+        self.control.close()

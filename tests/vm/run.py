@@ -3,11 +3,14 @@
 """Run vfioctl on real kernels in QEMU. See README.md beside this file."""
 
 import argparse
+import concurrent.futures
 import contextlib
 import fcntl
+import functools
 import importlib
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,18 +20,24 @@ import traceback
 # The working tree stays as it was found.
 sys.dont_write_bytecode = True
 
+import guestroot
 import image
 import kernels
 import qemu
+import system
+import variants
 from agent import GuestLost
 from check import Failure
 from fetch import FetchError
 from machine import Machine
+from system import SystemMachine
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 CACHE_VARIABLE = "VFIOCTL_VM_CACHE"
 KVM_BOOT_SECONDS = 25
+# Guests have two processors each and wait much of the time.
+JOBS = 2
 
 
 def main():
@@ -49,9 +58,8 @@ def main():
         except BlockingIOError:
             print(f"waiting for another run that uses {cache}", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        runner = Runner(cache, vfioctl, options.keep)
-        for kernel in options.kernel or kernels.defaults():
-            runner.run_kernel(kernel, options.case or case_names())
+        runner = Runner(cache, vfioctl, options)
+        runner.run()
     print(f"{runner.passed} passed, {runner.failed} failed")
     return 1 if runner.failed else 0
 
@@ -67,6 +75,7 @@ def arguments():
         default=REPOSITORY / "target/release/vfioctl",
         help="the binary to test (target/release/vfioctl)",
     )
+    parser.add_argument("--jobs", type=int, default=JOBS, metavar="N", help=f"guests at a time ({JOBS})")
     parser.add_argument("--keep", action="store_true", help="after each case, a prompt for commands in its guest")
     parser.add_argument("--list", action="store_true", help="say what each case shows, and end")
     options = parser.parse_args()
@@ -80,64 +89,134 @@ def case_names():
 
 
 class Runner:
-    def __init__(self, cache, vfioctl, keep):
+    def __init__(self, cache, vfioctl, options):
         self.cache = cache
         self.vfioctl = vfioctl
-        self.keep = keep
+        self.keep = options.keep
+        self.jobs = 1 if options.keep else options.jobs
+        self.names = options.kernel or kernels.defaults()
+        self.cases = {name: importlib.import_module(f"cases.{name}") for name in options.case or case_names()}
+        self.runs = cache / "runs"
         self.tools = image.tools(cache)
         self.qemu = qemu.find(cache)
         self.passed = 0
         self.failed = 0
 
-    def run_kernel(self, name, cases):
-        kernel = kernels.prepare(self.cache, name, self.tools)
-        runs = self.cache / "runs" / name
-        runs.mkdir(parents=True, exist_ok=True)
-        initramfs = runs / "initramfs"
-        image.build(initramfs, self.tools, kernel, self.vfioctl, runs)
-        accelerator = self.accelerator(kernel, initramfs, runs)
-        print(f"kernel {kernel.release}, {accelerator}", flush=True)
-        for case in cases:
-            directory = runs / case
-            directory.mkdir(exist_ok=True)
-            self.run_case(case, dict(accelerator=accelerator, kernel=kernel, initramfs=initramfs, directory=directory))
+    def run(self):
+        prepared = self.prepare_kernels()
+        # Made when the first case wants it, by whether it has the modules of drivers/.
+        initramfs = functools.cache(self.initramfs)
+        host = functools.cache(self.host)
+        accelerator = self.accelerator(prepared[self.names[0]])
+        releases = ", ".join(prepared[name].release for name in self.names)
+        print(f"kernels {releases}; {accelerator}, {self.jobs} at a time", flush=True)
+        # Not by the guests' threads, of which two may want the same.
+        wanted = {(is_system(case), has_variants(case)) for case in self.cases.values()}
+        for for_system, with_variants in wanted:
+            if for_system:
+                host(with_variants, *prepared.values())
+            else:
+                for name in self.names:
+                    initramfs(prepared[name], with_variants)
 
-    def run_case(self, name, machine):
-        case = importlib.import_module(f"cases.{name}")
-        machine |= {"qemu": self.qemu, "iommu": getattr(case, "IOMMU", True)}
+        def boot(kernel, case, directory):
+            if is_system(case):
+                machine = host(has_variants(case), *prepared.values())
+                return SystemMachine.boot(machine, accelerator, kernel, directory, case)
+            return Machine.boot(
+                qemu=self.qemu,
+                accelerator=accelerator,
+                kernel=kernel,
+                initramfs=initramfs(kernel, has_variants(case)),
+                directory=directory,
+                iommu=getattr(case, "IOMMU", True),
+                devices=[*qemu.DEVICES, *getattr(case, "DEVICES", ())],
+                append=getattr(case, "APPEND", ""),
+            )
+
+        jobs = [(prepared[kernel], name) for kernel in self.names for name in self.cases]
+        with concurrent.futures.ThreadPoolExecutor(self.jobs) as executor:
+            try:
+                # In this order, whichever ends first.
+                for passed, report in executor.map(lambda job: self.run_case(boot, *job), jobs):
+                    self.passed += passed
+                    self.failed += not passed
+                    print(report, flush=True)
+            except BaseException:
+                executor.shutdown(wait=False, cancel_futures=True)
+                qemu.end_all()
+                raise
+
+    def prepare_kernels(self):
+        """The kernels to run on; for a guest with systemd all, since it may go from one to another."""
+        names = kernels.KERNELS if any(is_system(case) for case in self.cases.values()) else self.names
+        return {name: kernels.prepare(self.cache, name, self.tools) for name in names}
+
+    def initramfs(self, kernel, with_variants=False):
+        directory = self.runs / kernel.name
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / ("initramfs-variants" if with_variants else "initramfs")
+        modules = variants.MODULES if with_variants else ()
+        if with_variants:
+            kernel = variants.installed(self.cache, kernel, self.tools)
+        image.build(path, self.tools, kernel, self.vfioctl, directory, modules)
+        return path
+
+    def host(self, with_variants, *prepared):
+        updates = [variants.installed(self.cache, kernel, self.tools) for kernel in prepared if with_variants]
+        work = self.runs / ("system-variants" if with_variants else "system")
+        return system.Host(
+            qemu=self.qemu,
+            kernels={kernel.name: kernel for kernel in prepared},
+            root=guestroot.image(self.cache, list(prepared)),
+            disk=guestroot.disk(self.cache),
+            files=system.installed(self.vfioctl, work, updates),
+            busybox=self.tools / "bin/busybox",
+        )
+
+    def run_case(self, boot, kernel, name):
+        """Whether the case passed, and the report."""
+        case = self.cases[name]
+        directory = self.runs / kernel.name / name
+        directory.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        problem = self.attempt(case, machine)
+        report = ""
+        problem = self.attempt(case, boot, kernel, directory)
         if isinstance(problem, GuestLost) and problem.again:
-            print(f"{name}: {problem}; trying once more", flush=True)
-            problem = self.attempt(case, machine)
-        label = f"{machine['kernel'].name:5} {name:20} {time.monotonic() - started:5.1f} s"
+            lost = self.runs / kernel.name / f"{name}-lost"
+            shutil.rmtree(lost, ignore_errors=True)
+            directory.rename(lost)
+            directory.mkdir()
+            report = f"{name}: {problem}; tried once more, the logs are now in {lost}\n"
+            problem = self.attempt(case, boot, kernel, directory)
+        label = f"{kernel.name:5} {name:20} {time.monotonic() - started:5.1f} s"
         if problem is None:
-            self.passed += 1
-            print(f"ok    {label}", flush=True)
-        else:
-            self.failed += 1
-            print(f"FAIL  {label}\n{problem}\nlogs: {machine['directory']}", flush=True)
+            return True, f"{report}ok    {label}"
+        return False, f"{report}FAIL  {label}\n{problem}\nlogs: {directory}"
 
-    def attempt(self, case, machine):
+    def attempt(self, case, boot, kernel, directory):
         """Boot a guest and run the case in it; the problem, if there was one."""
         try:
-            vm = Machine.boot(**machine)
+            vm = boot(kernel, case, directory)
         except GuestLost as lost:
             lost.again = True
             return lost
+        except Failure as failure:
+            return failure
         try:
             problem = outcome(case, vm)
             if isinstance(problem, GuestLost):
                 return problem
             with contextlib.suppress(GuestLost):
-                (machine["directory"] / "dmesg.log").write_text(vm.run("dmesg").stdout)
+                vm.save_logs()
                 if self.keep:
+                    print(f"{kernel.name} {case.__name__}: {problem or 'passed'}")
                     prompt(vm)
             return problem
         finally:
             vm.end()
 
-    def accelerator(self, kernel, initramfs, directory):
+    def accelerator(self, kernel):
         """kvm only where a guest really comes up with it.
 
         A host without VMX or SVM may have a /dev/kvm that emulates each instruction, for minutes.
@@ -148,6 +227,7 @@ class Runner:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         if known.is_file() and known.read_text().split()[:1] == [boot]:
             return known.read_text().split()[1]
+        initramfs = self.initramfs(kernel)
         print(f"trying kvm, for {KVM_BOOT_SECONDS} s at most", flush=True)
         try:
             Machine.boot(
@@ -156,13 +236,21 @@ class Runner:
                 accelerator="kvm",
                 kernel=kernel,
                 initramfs=initramfs,
-                directory=directory,
+                directory=initramfs.parent,
             ).end()
             found = "kvm"
         except GuestLost:
             found = "tcg"
         known.write_text(f"{boot} {found}\n")
         return found
+
+
+def is_system(case):
+    return getattr(case, "SYSTEM", False)
+
+
+def has_variants(case):
+    return getattr(case, "VARIANTS", False)
 
 
 def outcome(case, vm):

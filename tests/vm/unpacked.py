@@ -8,9 +8,12 @@ LOADER = "ld-linux-x86-64.so.2"
 LIBRARIES = "x86_64-linux-gnu"
 
 
-def command(tree, program):
-    """The start of a command line that runs `program` (a path inside `tree`) with nothing of the machine's."""
-    directories = [tree / "usr/lib" / LIBRARIES, tree / "lib" / LIBRARIES]
+def command(tree, program, *more):
+    """The start of a command line that runs `program` (a path inside `tree`) with nothing of the machine's.
+
+    `more` are directories inside the tree where it has libraries besides the usual ones.
+    """
+    directories = [tree / "usr/lib" / LIBRARIES, tree / "lib" / LIBRARIES, *(tree / name for name in more)]
     loader = next((d / LOADER for d in directories if (d / LOADER).is_file()), None)
     if loader is None:
         raise FileNotFoundError(f"{tree}: no {LOADER} in it; remove that directory and run again")

@@ -2,7 +2,7 @@
 """What was bound and saved, then taken back by hand, is brought again by apply."""
 
 from check import equal
-from machine import DEVICES, expect_bound, expect_unchanged
+from machine import SYSFS, expect_bound, expect_unchanged
 
 
 def run(vm):
@@ -12,7 +12,7 @@ def run(vm):
     vm.vfioctl("bind", nic)
 
     vm.ok(f"echo {nic} >/sys/bus/pci/drivers/vfio-pci/unbind")
-    vm.ok(f"echo >{DEVICES}/{nic}/driver_override")
+    vm.ok(f"echo >{SYSFS}/{nic}/driver_override")
     vm.ok(f"echo {nic} >/sys/bus/pci/drivers/e1000e/bind")
     expect_unchanged(before, vm.devices())
 

@@ -2,7 +2,7 @@
 """One VF of two goes to vfio-pci; its PF is refused meanwhile; VFs made anew get it back from apply."""
 
 from check import equal
-from machine import DEVICES, expect_bound, expect_unchanged
+from machine import SYSFS, expect_bound, expect_unchanged
 
 REFUSED = 4
 PF = "8086:10c9"
@@ -41,4 +41,4 @@ def run(vm):
 
 
 def make_vfs(vm, pf, number):
-    vm.ok(f"echo {number} >{DEVICES}/{pf}/sriov_numvfs")
+    vm.ok(f"echo {number} >{SYSFS}/{pf}/sriov_numvfs")
