@@ -22,6 +22,12 @@ _vfioctl() {
             vfioctl,bind)
                 cmd="vfioctl__subcmd__bind"
                 ;;
+            vfioctl,claim)
+                cmd="vfioctl__subcmd__claim"
+                ;;
+            vfioctl,driverctl)
+                cmd="vfioctl__subcmd__driverctl"
+                ;;
             vfioctl,drivers)
                 cmd="vfioctl__subcmd__drivers"
                 ;;
@@ -30,6 +36,9 @@ _vfioctl() {
                 ;;
             vfioctl,help)
                 cmd="vfioctl__subcmd__help"
+                ;;
+            vfioctl,import-driverctl)
+                cmd="vfioctl__subcmd__import__subcmd__driverctl"
                 ;;
             vfioctl,list)
                 cmd="vfioctl__subcmd__list"
@@ -43,11 +52,59 @@ _vfioctl() {
             vfioctl,unbind)
                 cmd="vfioctl__subcmd__unbind"
                 ;;
+            vfioctl__subcmd__driverctl,help)
+                cmd="vfioctl__subcmd__driverctl__subcmd__help"
+                ;;
+            vfioctl__subcmd__driverctl,list-devices)
+                cmd="vfioctl__subcmd__driverctl__subcmd__list__subcmd__devices"
+                ;;
+            vfioctl__subcmd__driverctl,list-overrides)
+                cmd="vfioctl__subcmd__driverctl__subcmd__list__subcmd__overrides"
+                ;;
+            vfioctl__subcmd__driverctl,list-persisted)
+                cmd="vfioctl__subcmd__driverctl__subcmd__list__subcmd__persisted"
+                ;;
+            vfioctl__subcmd__driverctl,load-override)
+                cmd="vfioctl__subcmd__driverctl__subcmd__load__subcmd__override"
+                ;;
+            vfioctl__subcmd__driverctl,set-override)
+                cmd="vfioctl__subcmd__driverctl__subcmd__set__subcmd__override"
+                ;;
+            vfioctl__subcmd__driverctl,unset-override)
+                cmd="vfioctl__subcmd__driverctl__subcmd__unset__subcmd__override"
+                ;;
+            vfioctl__subcmd__driverctl__subcmd__help,help)
+                cmd="vfioctl__subcmd__driverctl__subcmd__help__subcmd__help"
+                ;;
+            vfioctl__subcmd__driverctl__subcmd__help,list-devices)
+                cmd="vfioctl__subcmd__driverctl__subcmd__help__subcmd__list__subcmd__devices"
+                ;;
+            vfioctl__subcmd__driverctl__subcmd__help,list-overrides)
+                cmd="vfioctl__subcmd__driverctl__subcmd__help__subcmd__list__subcmd__overrides"
+                ;;
+            vfioctl__subcmd__driverctl__subcmd__help,list-persisted)
+                cmd="vfioctl__subcmd__driverctl__subcmd__help__subcmd__list__subcmd__persisted"
+                ;;
+            vfioctl__subcmd__driverctl__subcmd__help,load-override)
+                cmd="vfioctl__subcmd__driverctl__subcmd__help__subcmd__load__subcmd__override"
+                ;;
+            vfioctl__subcmd__driverctl__subcmd__help,set-override)
+                cmd="vfioctl__subcmd__driverctl__subcmd__help__subcmd__set__subcmd__override"
+                ;;
+            vfioctl__subcmd__driverctl__subcmd__help,unset-override)
+                cmd="vfioctl__subcmd__driverctl__subcmd__help__subcmd__unset__subcmd__override"
+                ;;
             vfioctl__subcmd__help,apply)
                 cmd="vfioctl__subcmd__help__subcmd__apply"
                 ;;
             vfioctl__subcmd__help,bind)
                 cmd="vfioctl__subcmd__help__subcmd__bind"
+                ;;
+            vfioctl__subcmd__help,claim)
+                cmd="vfioctl__subcmd__help__subcmd__claim"
+                ;;
+            vfioctl__subcmd__help,driverctl)
+                cmd="vfioctl__subcmd__help__subcmd__driverctl"
                 ;;
             vfioctl__subcmd__help,drivers)
                 cmd="vfioctl__subcmd__help__subcmd__drivers"
@@ -57,6 +114,9 @@ _vfioctl() {
                 ;;
             vfioctl__subcmd__help,help)
                 cmd="vfioctl__subcmd__help__subcmd__help"
+                ;;
+            vfioctl__subcmd__help,import-driverctl)
+                cmd="vfioctl__subcmd__help__subcmd__import__subcmd__driverctl"
                 ;;
             vfioctl__subcmd__help,list)
                 cmd="vfioctl__subcmd__help__subcmd__list"
@@ -70,6 +130,24 @@ _vfioctl() {
             vfioctl__subcmd__help,unbind)
                 cmd="vfioctl__subcmd__help__subcmd__unbind"
                 ;;
+            vfioctl__subcmd__help__subcmd__driverctl,list-devices)
+                cmd="vfioctl__subcmd__help__subcmd__driverctl__subcmd__list__subcmd__devices"
+                ;;
+            vfioctl__subcmd__help__subcmd__driverctl,list-overrides)
+                cmd="vfioctl__subcmd__help__subcmd__driverctl__subcmd__list__subcmd__overrides"
+                ;;
+            vfioctl__subcmd__help__subcmd__driverctl,list-persisted)
+                cmd="vfioctl__subcmd__help__subcmd__driverctl__subcmd__list__subcmd__persisted"
+                ;;
+            vfioctl__subcmd__help__subcmd__driverctl,load-override)
+                cmd="vfioctl__subcmd__help__subcmd__driverctl__subcmd__load__subcmd__override"
+                ;;
+            vfioctl__subcmd__help__subcmd__driverctl,set-override)
+                cmd="vfioctl__subcmd__help__subcmd__driverctl__subcmd__set__subcmd__override"
+                ;;
+            vfioctl__subcmd__help__subcmd__driverctl,unset-override)
+                cmd="vfioctl__subcmd__help__subcmd__driverctl__subcmd__unset__subcmd__override"
+                ;;
             *)
                 ;;
         esac
@@ -77,7 +155,7 @@ _vfioctl() {
 
     case "${cmd}" in
         vfioctl)
-            opts="-v -h -V --root --kernel --json --dry-run --timeout --color --verbose --help --version list show match explain bind unbind apply drivers help"
+            opts="-v -h -V --root --kernel --json --dry-run --timeout --color --verbose --help --version list show match explain bind unbind apply claim drivers driverctl import-driverctl help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -174,6 +252,418 @@ _vfioctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        vfioctl__subcmd__claim)
+            opts="-v -h -V --udev --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --udev)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl)
+            opts="-b -v -h -V --bus --noprobe --nosave --debug --root --kernel --json --dry-run --timeout --color --verbose --help --version set-override unset-override load-override list-devices list-overrides list-persisted help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --bus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__help)
+            opts="set-override unset-override load-override list-devices list-overrides list-persisted help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__help__subcmd__list__subcmd__devices)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__help__subcmd__list__subcmd__overrides)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__help__subcmd__list__subcmd__persisted)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__help__subcmd__load__subcmd__override)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__help__subcmd__set__subcmd__override)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__help__subcmd__unset__subcmd__override)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__list__subcmd__devices)
+            opts="-b -v -h -V --bus --noprobe --nosave --debug --root --kernel --json --dry-run --timeout --color --verbose --help --version all storage network display multimedia memory bridge communication system input docking processor serial"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --bus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__list__subcmd__overrides)
+            opts="-b -v -h -V --bus --noprobe --nosave --debug --root --kernel --json --dry-run --timeout --color --verbose --help --version all storage network display multimedia memory bridge communication system input docking processor serial"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --bus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__list__subcmd__persisted)
+            opts="-b -v -h -V --bus --noprobe --nosave --debug --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --bus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__load__subcmd__override)
+            opts="-b -v -h -V --bus --noprobe --nosave --debug --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --bus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__set__subcmd__override)
+            opts="-b -v -h -V --bus --noprobe --nosave --debug --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --bus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__driverctl__subcmd__unset__subcmd__override)
+            opts="-b -v -h -V --bus --noprobe --nosave --debug --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --bus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         vfioctl__subcmd__drivers)
             opts="-v -h -V --root --kernel --json --dry-run --timeout --color --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -239,7 +729,7 @@ _vfioctl() {
             return 0
             ;;
         vfioctl__subcmd__help)
-            opts="list show match explain bind unbind apply drivers help"
+            opts="list show match explain bind unbind apply claim drivers driverctl import-driverctl help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -280,6 +770,118 @@ _vfioctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        vfioctl__subcmd__help__subcmd__claim)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__driverctl)
+            opts="set-override unset-override load-override list-devices list-overrides list-persisted"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__driverctl__subcmd__list__subcmd__devices)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__driverctl__subcmd__list__subcmd__overrides)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__driverctl__subcmd__list__subcmd__persisted)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__driverctl__subcmd__load__subcmd__override)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__driverctl__subcmd__set__subcmd__override)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__driverctl__subcmd__unset__subcmd__override)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         vfioctl__subcmd__help__subcmd__drivers)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -309,6 +911,20 @@ _vfioctl() {
             return 0
             ;;
         vfioctl__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__import__subcmd__driverctl)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -371,6 +987,36 @@ _vfioctl() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__import__subcmd__driverctl)
+            opts="-v -h -V --yes --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -42,7 +42,10 @@ complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "explain" -d 'Show e
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "bind" -d 'Bind devices to their best VFIO driver, and keep the choice'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "unbind" -d 'Give devices back to the kernel\'s own choice, and forget what was kept'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "apply" -d 'Do what the choices kept in vfioctl.d say: at boot, or by hand'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "claim" -d 'Keep native drivers off the devices of vfioctl.d, before they are loaded: at boot'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "drivers" -d 'Set the VFIO drivers that exist against those this kernel has'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "driverctl" -d 'Take driverctl\'s verbs and options; vfio-pci means the best VFIO driver'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "import-driverctl" -d 'Take over the overrides that driverctl keeps in /etc/driverctl.d'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l class -d 'Only devices of this class: a name (network, nvme) or hex digits (0108)' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l driver -d 'Only devices on this driver; none: on no driver' -r
@@ -135,6 +138,18 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l dry-run -d 'Sa
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -s v -l verbose -d 'Say every step, and what was odd in the tables'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -s h -l help -d 'Print help'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -l udev -d 'Write nothing; print the driver for this device as the udev rule wants it' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -s V -l version -d 'Print version'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
@@ -146,12 +161,152 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l dry-run -d '
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -s v -l verbose -d 'Say every step, and what was odd in the tables'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -s h -l help -d 'Print help'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -s V -l version -d 'Print version'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "list" -d 'List devices: driver, IOMMU group, best VFIO driver'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "show" -d 'Show everything about one device'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "match" -d 'Print the name of the best VFIO driver, and nothing else'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "explain" -d 'Show every driver that matches, in order, with verdict and reasons'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "bind" -d 'Bind devices to their best VFIO driver, and keep the choice'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "unbind" -d 'Give devices back to the kernel\'s own choice, and forget what was kept'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "apply" -d 'Do what the choices kept in vfioctl.d say: at boot, or by hand'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "drivers" -d 'Set the VFIO drivers that exist against those this kernel has'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply drivers help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -s b -l bus -d 'The bus that devices are on: pci is the only one taken' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -l noprobe -d 'Do not probe: leave the device on no driver until it is probed'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -l nosave -d 'Do not keep the choice, or leave what is kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -l debug -d 'Like --verbose'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -f -a "set-override" -d 'Bind a device to a driver, and keep the choice'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -f -a "unset-override" -d 'Give a device back to the kernel\'s own choice, and forget what was kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -f -a "load-override" -d 'Do what the choice kept for a device says'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -f -a "list-devices" -d 'List devices and their drivers; overridden ones are marked with [*]'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -f -a "list-overrides" -d 'List the devices whose driver is overridden'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -f -a "list-persisted" -d 'List the devices for which a choice is kept, and the choice'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from set-override" -s b -l bus -d 'The bus that devices are on: pci is the only one taken' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from set-override" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from set-override" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from set-override" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from set-override" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from set-override" -l noprobe -d 'Do not probe: leave the device on no driver until it is probed'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from set-override" -l nosave -d 'Do not keep the choice, or leave what is kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from set-override" -l debug -d 'Like --verbose'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from set-override" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from set-override" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from set-override" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from set-override" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from set-override" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from unset-override" -s b -l bus -d 'The bus that devices are on: pci is the only one taken' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from unset-override" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from unset-override" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from unset-override" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from unset-override" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from unset-override" -l noprobe -d 'Do not probe: leave the device on no driver until it is probed'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from unset-override" -l nosave -d 'Do not keep the choice, or leave what is kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from unset-override" -l debug -d 'Like --verbose'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from unset-override" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from unset-override" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from unset-override" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from unset-override" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from unset-override" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from load-override" -s b -l bus -d 'The bus that devices are on: pci is the only one taken' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from load-override" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from load-override" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from load-override" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from load-override" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from load-override" -l noprobe -d 'Do not probe: leave the device on no driver until it is probed'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from load-override" -l nosave -d 'Do not keep the choice, or leave what is kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from load-override" -l debug -d 'Like --verbose'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from load-override" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from load-override" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from load-override" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from load-override" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from load-override" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-devices" -s b -l bus -d 'The bus that devices are on: pci is the only one taken' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-devices" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-devices" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-devices" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-devices" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-devices" -l noprobe -d 'Do not probe: leave the device on no driver until it is probed'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-devices" -l nosave -d 'Do not keep the choice, or leave what is kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-devices" -l debug -d 'Like --verbose'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-devices" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-devices" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-devices" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-devices" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-devices" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-overrides" -s b -l bus -d 'The bus that devices are on: pci is the only one taken' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-overrides" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-overrides" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-overrides" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-overrides" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-overrides" -l noprobe -d 'Do not probe: leave the device on no driver until it is probed'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-overrides" -l nosave -d 'Do not keep the choice, or leave what is kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-overrides" -l debug -d 'Like --verbose'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-overrides" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-overrides" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-overrides" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-overrides" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-overrides" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-persisted" -s b -l bus -d 'The bus that devices are on: pci is the only one taken' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-persisted" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-persisted" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-persisted" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-persisted" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-persisted" -l noprobe -d 'Do not probe: leave the device on no driver until it is probed'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-persisted" -l nosave -d 'Do not keep the choice, or leave what is kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-persisted" -l debug -d 'Like --verbose'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-persisted" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-persisted" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-persisted" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-persisted" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from list-persisted" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from help" -f -a "set-override" -d 'Bind a device to a driver, and keep the choice'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from help" -f -a "unset-override" -d 'Give a device back to the kernel\'s own choice, and forget what was kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from help" -f -a "load-override" -d 'Do what the choice kept for a device says'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from help" -f -a "list-devices" -d 'List devices and their drivers; overridden ones are marked with [*]'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from help" -f -a "list-overrides" -d 'List the devices whose driver is overridden'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from help" -f -a "list-persisted" -d 'List the devices for which a choice is kept, and the choice'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -l yes -d 'Do it: without, it is only said what would be done'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "list" -d 'List devices: driver, IOMMU group, best VFIO driver'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "show" -d 'Show everything about one device'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "match" -d 'Print the name of the best VFIO driver, and nothing else'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "explain" -d 'Show every driver that matches, in order, with verdict and reasons'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "bind" -d 'Bind devices to their best VFIO driver, and keep the choice'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "unbind" -d 'Give devices back to the kernel\'s own choice, and forget what was kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "apply" -d 'Do what the choices kept in vfioctl.d say: at boot, or by hand'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "claim" -d 'Keep native drivers off the devices of vfioctl.d, before they are loaded: at boot'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "drivers" -d 'Set the VFIO drivers that exist against those this kernel has'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "driverctl" -d 'Take driverctl\'s verbs and options; vfio-pci means the best VFIO driver'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "import-driverctl" -d 'Take over the overrides that driverctl keeps in /etc/driverctl.d'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from driverctl" -f -a "set-override" -d 'Bind a device to a driver, and keep the choice'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from driverctl" -f -a "unset-override" -d 'Give a device back to the kernel\'s own choice, and forget what was kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from driverctl" -f -a "load-override" -d 'Do what the choice kept for a device says'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from driverctl" -f -a "list-devices" -d 'List devices and their drivers; overridden ones are marked with [*]'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from driverctl" -f -a "list-overrides" -d 'List the devices whose driver is overridden'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from driverctl" -f -a "list-persisted" -d 'List the devices for which a choice is kept, and the choice'

@@ -10,6 +10,7 @@ use std::process::Command;
 use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 use vfioctl::cli::Cli;
+use vfioctl::cli::driverctl::Standalone;
 use vfioctl::outcome::Kind;
 
 fn path(name: &str) -> PathBuf {
@@ -72,6 +73,18 @@ fn the_manual_has_every_command_option_and_exit_status() {
     let statuses = text.split("EXIT STATUS").nth(1).unwrap();
     for status in 0..=8 {
         assert!(statuses.lines().any(|line| line.trim_start().starts_with(&format!("{status} "))), "{status}");
+    }
+}
+
+#[test]
+fn the_manual_has_every_verb_of_driverctls() {
+    let text = man("man/vfioctl.8");
+    let section = text.rsplit("FOR USERS OF driverctl").next().unwrap();
+    let cli = Standalone::command();
+    let verbs: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+    assert_eq!(verbs.len(), 6);
+    for verb in verbs {
+        assert!(section.contains(&format!("   {verb}")), "the manual lacks {verb}");
     }
 }
 
@@ -147,6 +160,7 @@ fn every_failure_has_a_documented_status() {
         Kind::Unsafe,
         Kind::NotForDevice,
         Kind::Identity,
+        Kind::Conflict,
         Kind::NoDriver,
         Kind::Permission,
         Kind::Timeout,
