@@ -9,6 +9,9 @@ import time
 
 READY = "ready"
 
+# An emulated guest can miss an interrupt, and sleep on what has come; an empty line, which says nothing, brings another.
+NUDGE_SECONDS = 10
+
 
 class GuestLost(Exception):
     """The guest does not answer any more.
@@ -62,6 +65,7 @@ class Agent:
         return answer
 
     def line(self, deadline, what):
+        nudge = time.monotonic() + NUDGE_SECONDS
         while b"\n" not in self.pending:
             readable, _, _ = select.select([self.process.channel], [], [], 0.5)
             data = self.process.channel.recv(65536) if readable else b""
@@ -73,11 +77,15 @@ class Agent:
                 raise GuestLost(
                     f"QEMU ended with status {status} during {what}; see {self.process.log} and qemu.log beside it"
                 )
+            if time.monotonic() > nudge:
+                with contextlib.suppress(BrokenPipeError):
+                    self.process.channel.sendall(b"\n")
+                nudge += NUDGE_SECONDS
             if time.monotonic() > deadline:
                 stall = self.process.stall()
                 raise GuestLost(
                     f"no answer in time from the guest to: {what}{f' ({stall})' if stall else ''}; see {self.process.log}",
-                    again=stall is not None,
+                    again=True,
                 )
         line, _, self.pending = self.pending.partition(b"\n")
         return line.decode()

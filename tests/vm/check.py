@@ -6,6 +6,10 @@ class Failure(Exception):
     pass
 
 
+class Late(Failure):
+    """Something did not come in time, which on a busy host says little."""
+
+
 def expect(condition, message):
     if not condition:
         raise Failure(message)

@@ -8,7 +8,7 @@ import time
 
 import agent
 import qemu
-from check import Failure, equal, expect
+from check import Failure, Late, equal, expect
 
 BOOT_SECONDS = 60
 
@@ -148,7 +148,8 @@ class Machine:
         """Until a command succeeds."""
         deadline = time.monotonic() + seconds
         while self.run(command).status != 0:
-            expect(time.monotonic() < deadline, f"{what}: not within {seconds} s")
+            if time.monotonic() > deadline:
+                raise Late(f"{what}: not within {seconds} s")
             time.sleep(0.2)
 
 

@@ -17,7 +17,11 @@ SUITE = "bookworm-backports"
 
 # panic=-1 with -no-reboot: a kernel that gives up ends QEMU at once. tsc=reliable: with a loaded host the clocksource
 # watchdog complains. no_timer_check: with a loaded host it misses the interrupts it looks for, and panics.
-APPEND = "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on nowatchdog tsc=reliable no_timer_check"
+# hung_task_timeout_secs: what a task waits for is on the console before a case gives up on the guest.
+APPEND = (
+    "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on nowatchdog tsc=reliable no_timer_check"
+    " sysctl.kernel.hung_task_timeout_secs=30"
+)
 
 # QEMU wants it before the devices it is to translate for; Debian's kernels leave it off unless told.
 IOMMU_DEVICE = "intel-iommu,intremap=on,caching-mode=on"

@@ -27,7 +27,7 @@ import qemu
 import system
 import variants
 from agent import GuestLost
-from check import Failure
+from check import Failure, Late
 from fetch import FetchError
 from machine import Machine
 from system import SystemMachine
@@ -38,6 +38,8 @@ CACHE_VARIABLE = "VFIOCTL_VM_CACHE"
 KVM_BOOT_SECONDS = 25
 # Guests have two processors each and wait much of the time.
 JOBS = 2
+# As many cases that were late are tried once more.
+MOST_LATE = 5
 
 
 def main():
@@ -137,15 +139,23 @@ class Runner:
         jobs = [(prepared[kernel], name) for kernel in self.names for name in self.cases]
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as executor:
             try:
+                late = []
                 # In this order, whichever ends first.
-                for passed, report in executor.map(lambda job: self.run_case(boot, *job), jobs):
-                    self.passed += passed
-                    self.failed += not passed
-                    print(report, flush=True)
+                for job, (problem, seconds) in zip(jobs, executor.map(lambda job: self.run_case(boot, *job), jobs)):
+                    if is_late(problem):
+                        late.append((*job, problem, seconds))
+                    else:
+                        self.report(*job, problem, seconds)
             except BaseException:
                 executor.shutdown(wait=False, cancel_futures=True)
                 qemu.end_all()
                 raise
+        for case in late:
+            # So many are late for a reason.
+            if len(late) > MOST_LATE:
+                self.report(*case)
+            else:
+                self.once_more(boot, *case)
 
     def prepare_kernels(self):
         """The kernels to run on; for a guest with systemd all, since it may go from one to another."""
@@ -175,24 +185,30 @@ class Runner:
         )
 
     def run_case(self, boot, kernel, name):
-        """Whether the case passed, and the report."""
-        case = self.cases[name]
+        """The problem, or None; and how long it took."""
         directory = self.runs / kernel.name / name
         directory.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        report = ""
-        problem = self.attempt(case, boot, kernel, directory)
-        if isinstance(problem, GuestLost) and problem.again:
-            lost = self.runs / kernel.name / f"{name}-lost"
-            shutil.rmtree(lost, ignore_errors=True)
-            directory.rename(lost)
-            directory.mkdir()
-            report = f"{name}: {problem}; tried once more, the logs are now in {lost}\n"
-            problem = self.attempt(case, boot, kernel, directory)
-        label = f"{kernel.name:5} {name:20} {time.monotonic() - started:5.1f} s"
+        problem = self.attempt(self.cases[name], boot, kernel, directory)
+        return problem, time.monotonic() - started
+
+    def report(self, kernel, name, problem, seconds):
+        label = f"{kernel.name:5} {name:20} {seconds:5.1f} s"
         if problem is None:
-            return True, f"{report}ok    {label}"
-        return False, f"{report}FAIL  {label}\n{problem}\nlogs: {directory}"
+            print(f"ok    {label}", flush=True)
+        else:
+            print(f"FAIL  {label}\n{problem}\nlogs: {self.runs / kernel.name / name}", flush=True)
+        self.passed += problem is None
+        self.failed += problem is not None
+
+    def once_more(self, boot, kernel, name, problem, seconds):
+        """Run a case again that was late, now with the machine for itself."""
+        directory = self.runs / kernel.name / name
+        late = directory.with_name(f"{name}-late")
+        shutil.rmtree(late, ignore_errors=True)
+        directory.rename(late)
+        print(f"late  {kernel.name:5} {name:20} {seconds:5.1f} s\n{problem}\nonce more, alone; logs: {late}", flush=True)
+        self.report(kernel, name, *self.run_case(boot, kernel, name))
 
     def attempt(self, case, boot, kernel, directory):
         """Boot a guest and run the case in it; the problem, if there was one."""
@@ -251,6 +267,11 @@ def is_system(case):
 
 def has_variants(case):
     return getattr(case, "VARIANTS", False)
+
+
+def is_late(problem):
+    """May a busy host be the reason? Emulated guests also panic, or do not come up, now and then."""
+    return isinstance(problem, Late) or (isinstance(problem, GuestLost) and problem.again)
 
 
 def outcome(case, vm):

@@ -16,7 +16,7 @@ import image
 import qcow2
 import qemu
 import qmp
-from check import Failure, equal, expect
+from check import Late, equal
 from machine import SYSFS, Machine
 
 HERE = pathlib.Path(__file__).parent
@@ -220,7 +220,7 @@ class SystemMachine(Machine):
             if time.monotonic() > deadline:
                 jobs = self.run("systemctl --no-pager list-jobs").stdout
                 self.save_logs()
-                raise Failure(f"multi-user.target: not within {BOOT_SECONDS} s; systemd still has\n{jobs}")
+                raise Late(f"multi-user.target: not within {BOOT_SECONDS} s; systemd still has\n{jobs}")
             time.sleep(0.3)
         self.settle()
 
@@ -237,7 +237,7 @@ class SystemMachine(Machine):
             if panic := self.process.panic():
                 raise agent.GuestLost(f"{panic} (during the shutdown; see {self.process.log})", again=True)
             if time.monotonic() > deadline:
-                raise Failure(f"not shut down within {REBOOT_SECONDS} s; see {self.process.log}")
+                raise Late(f"not shut down within {REBOOT_SECONDS} s; see {self.process.log}")
             time.sleep(0.1)
         self.process.end()
         if kernel is not None:
@@ -269,7 +269,8 @@ class SystemMachine(Machine):
         address = self.address(name)
         self.qmp.execute("device_del", id=name)
         gone = self.qmp.wait_event("DEVICE_DELETED", seconds, device=name)
-        expect(gone, f"{name} at {address}: the guest did not let it go within {seconds} s")
+        if not gone:
+            raise Late(f"{name} at {address}: the guest did not let it go within {seconds} s")
         self.wait(f"{address} gone after it was unplugged", f"! test -e {SYSFS}/{address}", PLUG_SECONDS)
         self.settle()
 
