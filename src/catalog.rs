@@ -241,14 +241,38 @@ pub enum DirtyTracking {
 pub struct Preparation {
     /// What is to be done.
     pub what: &'static str,
-    /// The command that does it, with `{pf}` and `{port}` to be filled in.
+    /// The command that does it, with `{pf}` and `{port}` to be filled in; `None`: the administrator's own doing.
     pub command: Option<Vec<&'static str>>,
+    /// The command that puts it back.
+    pub undo: Option<Vec<&'static str>>,
+    /// How one sees that it is done.
+    pub done_when: Option<Sign>,
     /// When it is to be done.
     pub when: When,
     /// The first release known to need it; `None`: all do.
     pub since: Option<KernelVersion>,
     /// Where that is known from.
     pub source: &'static str,
+}
+
+/// What shows that a preparation is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Sign {
+    /// An attribute of the function behind the VF's devlink port.
+    PortFunction {
+        /// Its name.
+        attribute: &'static str,
+        /// Its value.
+        is: &'static str,
+    },
+    /// An attribute in the PF's directory.
+    PfAttribute {
+        /// Its path there.
+        attribute: &'static str,
+        /// Its value.
+        is: &'static str,
+    },
 }
 
 /// When a preparation is due.
@@ -320,6 +344,12 @@ impl Driver {
     /// The entry for this device in the driver's table.
     pub fn id(&self, vendor: u16, device: u16) -> Option<&Id> {
         self.ids.iter().find(|id| (id.vendor, id.device) == (vendor, device))
+    }
+
+    /// What is to be done before a device is bound, on this kernel; all of it where the kernel is not known.
+    pub fn preparation_before_bind(&self, kernel: Option<KernelVersion>) -> impl Iterator<Item = &Preparation> {
+        let is_needed = move |p: &&Preparation| p.since.is_none_or(|since| kernel.is_none_or(|kernel| kernel >= since));
+        self.preparation.iter().filter(|p| p.when == When::BeforeBind).filter(is_needed)
     }
 
     /// Does it do anything that plain `vfio-pci` does not?
@@ -458,6 +488,7 @@ mod hex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prepare::Template;
 
     /// Module and driver, as the kernel names them.
     const NAMES: [(&str, &str); 11] = [
@@ -677,6 +708,32 @@ mod tests {
             let since = d.ids.iter().filter_map(|id| id.since);
             assert!(since.into_iter().all(|v| v > d.first_kernel), "{name}");
         }
+    }
+
+    #[test]
+    fn preparations_can_be_carried_out_or_looked_at() {
+        for d in Catalog::bundled().drivers() {
+            for p in &d.preparation {
+                for words in p.command.iter().chain(&p.undo) {
+                    Template::parse(words.iter().map(|word| word.to_string()).collect())
+                        .unwrap_or_else(|error| panic!("{}: {words:?}: {error}", d.module));
+                }
+                assert!(p.undo.is_none() || p.command.is_some(), "{}: {}", d.module, p.what);
+                let is_ours = p.when == When::BeforeBind;
+                assert!(!is_ours || p.command.is_some() || p.done_when.is_some(), "{}: {}", d.module, p.what);
+            }
+        }
+        let prepared = |module: &str, kernel| {
+            let kernel = KernelVersion::parse(kernel);
+            driver(module).preparation_before_bind(kernel).map(|p| p.done_when).collect::<Vec<_>>()
+        };
+        let migratable = Some(Sign::PortFunction { attribute: "migratable", is: "enable" });
+        assert_eq!(prepared("mlx5_vfio_pci", "6.12.107+deb13-amd64"), [migratable]);
+        assert_eq!(prepared("mlx5_vfio_pci", "6.1.0-42-amd64"), []);
+        assert_eq!(prepared("mlx5_vfio_pci", "unknown"), [migratable]);
+        let up = Some(Sign::PfAttribute { attribute: "qat/state", is: "up" });
+        assert_eq!(prepared("qat_vfio_pci", "6.12"), [up]);
+        assert_eq!(prepared("vfio_pci", "6.12"), []);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! vfioctl: give a PCI device the VFIO driver that fits it.
 //!
 //! This library is the program's own; it is one so that tests can reach its parts. Imports run one way: [`command`] →
-//! {[`policy`], [`plan`], [`apply`], [`gather`]} → {[`sysfs`], [`matcher`], [`modules`], [`catalog`], [`host`]}.
+//! {[`policy`], [`plan`], [`apply`], [`gather`], [`prepare`]} → {[`sysfs`], [`matcher`], [`modules`], [`catalog`], [`host`]}.
 //!
 //! * [`cli`] is what was typed, in [`cli::driverctl`] with driverctl's verbs; it asks the machine nothing.
 //! * [`command`] has a file a verb: gather, choose, plan, apply, report; short, without rules of its own.
@@ -19,6 +19,7 @@
 //! * [`drop_in`] has the rules of drop-in directories, for policy and for modprobe.d.
 //! * [`guard`] finds out who is using a device.
 //! * [`gather`] reads what the pure parts decide on.
+//! * [`prepare`] has the programs that are run before a driver comes: as written, and made ready for one device.
 //! * [`target`] goes from a driver's name, as typed, to a driver that can be bound.
 //! * [`plan`] is pure: from facts to a plan or a refusal.
 //! * [`apply`] carries a plan out, checks each step and undoes what failed; [`lock`] keeps two of us from one device.
@@ -47,6 +48,7 @@ pub mod names;
 pub mod outcome;
 pub mod plan;
 pub mod policy;
+pub mod prepare;
 pub mod process;
 pub mod report;
 pub mod sysfs;

@@ -52,7 +52,7 @@ pub enum Outcome {
 /// One step.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepRecord {
-    /// What: `override`, `clear-override`, `unbind`, `load`, `load-native`, `bind`, `probe`, `save`, `forget`,
+    /// What: `override`, `clear-override`, `unbind`, `prepare`, `unprepare`, `load`, `load-native`, `bind`, `probe`, `save`, `forget`,
     /// `set-aside`.
     pub step: &'static str,
     /// The driver, module or file it is about, if any.
@@ -61,6 +61,26 @@ pub struct StepRecord {
     pub reason: String,
     /// Was it done? Never with `--dry-run`.
     pub done: bool,
+    /// For `prepare` and `unprepare`.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramRecord>,
+}
+
+/// A program that was run, or is to be.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ProgramRecord {
+    /// Its words, as it is given them.
+    pub command: Vec<String>,
+    /// It showed that what it does is done: it was not run.
+    pub already: bool,
+    /// How it ended; `None`: it was not run, or did not end by itself.
+    pub exit_status: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Was it killed because it took too long?
+    pub timed_out: bool,
+    /// The last of what it printed on standard output and standard error; `None`: it was not run.
+    pub output: Option<String>,
 }
 
 /// Why something did not work: what happened, and what to do next.
@@ -97,6 +117,8 @@ pub enum Kind {
     Timeout,
     /// A driver's module cannot be loaded.
     Module,
+    /// A program that sets the device up failed; all is as before, but for what it left.
+    Preparation,
     /// The kernel refused; all is as before.
     Failed,
     /// The user or the system wished to stop; all is as before.
@@ -109,7 +131,7 @@ impl Kind {
     /// The exit status for this sort.
     pub fn exit_status(self) -> u8 {
         match self {
-            Kind::Failed | Kind::Interrupted | Kind::Module => 1,
+            Kind::Failed | Kind::Interrupted | Kind::Module | Kind::Preparation => 1,
             Kind::NoDevice => 3,
             Kind::Unsafe | Kind::NotForDevice | Kind::Identity | Kind::Conflict => 4,
             Kind::NoDriver => 5,

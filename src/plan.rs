@@ -8,6 +8,7 @@ use crate::guard::Holder;
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::modules::ModuleState;
 use crate::outcome::{Failure, Kind};
+use crate::prepare::Preparation;
 use crate::sysfs::{Device, Group};
 use crate::verdict::{Candidate, Verdict};
 
@@ -111,6 +112,10 @@ pub enum Action {
     ClearOverride,
     /// Take the device from its driver.
     Unbind(DriverName),
+    /// Run a program that sets the device up for its driver.
+    Prepare(Preparation),
+    /// Run the program that puts that back.
+    Unprepare(Preparation),
     /// Load a module by its name.
     Load(ModuleName),
     /// Load the native drivers that the modalias names, if there are any.
@@ -154,6 +159,28 @@ pub struct Attempt {
     pub target: Option<Target>,
     /// How.
     pub steps: Vec<Step>,
+}
+
+impl Attempt {
+    /// Puts these steps where the device is on no driver any more and not yet on the next, which may read only then how it
+    /// is set up; loading the module can already bind it.
+    pub fn prepare(&mut self, preparations: Vec<Preparation>) {
+        let is_after = |step: &Step| matches!(step.action, Action::Load(_) | Action::Bind(_));
+        let at = self.steps.iter().position(is_after).unwrap_or(self.steps.len());
+        let steps = preparations.into_iter().map(|preparation| {
+            let reason = match preparation.is_done {
+                true => format!("already so, not run again: {}", preparation.what),
+                false => preparation.what.clone(),
+            };
+            Step::new(Action::Prepare(preparation), reason)
+        });
+        self.steps.splice(at..at, steps);
+    }
+
+    /// Is there anything of that kind to be done?
+    pub fn is_prepared(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, Action::Prepare(_)))
+    }
 }
 
 /// What was asked for.
@@ -532,15 +559,19 @@ impl From<&Facts> for Binding {
     }
 }
 
-/// The steps from how it is `now` to how it was `before`.
-pub fn restore(before: &Binding, now: &Binding) -> Vec<Step> {
+/// The steps from how it is `now` to how it was `before`. What was `prepared` since is put back in reverse, and while the
+/// device is on no driver, as it was done.
+pub fn restore(before: &Binding, now: &Binding, prepared: &[Preparation]) -> Vec<Step> {
     const REASON: &str = "as it was before";
     let set = |text: &Option<String>| match text {
         Some(text) => Step::new(Action::Override(text.clone()), REASON),
         None => Step::new(Action::ClearOverride, REASON),
     };
+    let undone = prepared.iter().rev().filter(|preparation| preparation.undo.is_some());
+    let undone = undone.map(|preparation| Step::new(Action::Unprepare(preparation.clone()), REASON));
     let mut steps = Vec::new();
     if now.driver == before.driver {
+        steps.extend(undone);
         if now.driver_override != before.driver_override {
             steps.push(set(&before.driver_override));
         }
@@ -549,6 +580,7 @@ pub fn restore(before: &Binding, now: &Binding) -> Vec<Step> {
     if let Some(driver) = &now.driver {
         steps.push(Step::new(Action::Unbind(driver.clone()), REASON));
     }
+    steps.extend(undone);
     let mut current = now.driver_override.clone();
     if let Some(driver) = &before.driver {
         // Its own table need not list the device: an override, or an id that is gone since, may have brought it there.
@@ -854,7 +886,60 @@ mod tests {
             (&at(Some("y"), Some("x")), at(None, Some("v")), "override=y bind=y override=x"),
             (&at(Some("y"), Some("x")), at(Some("y"), Some("v")), "override=x"),
         ] {
-            assert_eq!(shown(&restore(before, &now)), expected, "{before:?} from {now:?}");
+            assert_eq!(shown(&restore(before, &now, &[])), expected, "{before:?} from {now:?}");
+        }
+    }
+
+    fn preparation(command: &str, undo: Option<&str>) -> Preparation {
+        let words = |text: &str| text.split(' ').map(str::to_string).collect();
+        Preparation {
+            what: "sets it up".to_string(),
+            command: words(command),
+            undo: undo.map(words),
+            timeout: None,
+            is_done: false,
+            variables: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn preparing_comes_between_the_drivers() {
+        use ModuleState::{Installed, Loaded};
+        for (on, driver_override, state, expected) in [
+            (
+                Some("mlx5_core"),
+                None,
+                Installed,
+                "override=mlx5_vfio_pci unbind=mlx5_core prepare=/x prepare='/y' load=mlx5_vfio_pci bind=mlx5_vfio_pci",
+            ),
+            (Some("mlx5_core"), None, Loaded, "override=mlx5_vfio_pci unbind=mlx5_core prepare=/x prepare='/y' bind=mlx5_vfio_pci"),
+            (None, Some("mlx5_vfio_pci"), Loaded, "prepare=/x prepare='/y' bind=mlx5_vfio_pci"),
+        ] {
+            let wanted = mlx5_and_generic(state);
+            let mut plan = bind(&facts(VF, on, driver_override), &wanted, STRICT).unwrap();
+            let attempt = &mut plan.attempts[0];
+            attempt.prepare(vec![preparation("/x", None), Preparation { is_done: true, ..preparation("/y", None) }]);
+            assert_eq!(shown(&attempt.steps), expected.replace('\'', ""));
+            let reasons: Vec<&str> = attempt.steps.iter().map(|step| step.reason.as_str()).collect();
+            assert!(reasons.contains(&"sets it up") && reasons.contains(&"already so, not run again: sets it up"));
+        }
+    }
+
+    #[test]
+    fn what_was_prepared_is_put_back_in_reverse_between_the_drivers() {
+        let at = |on: Option<&str>, text: Option<&str>| Binding {
+            driver: on.map(driver),
+            driver_override: text.map(str::to_string),
+        };
+        let prepared = [preparation("/a", Some("/c")), preparation("/b", None), preparation("/d e", Some("/f g"))];
+        let native = at(Some("n"), None);
+        for (before, now, expected) in [
+            (&native, at(None, Some("v")), "unprepare='/f g' unprepare=/c override=n bind=n clear-override"),
+            (&native, at(Some("v"), Some("v")), "unbind=v unprepare='/f g' unprepare=/c override=n bind=n clear-override"),
+            (&at(None, None), at(None, Some("v")), "unprepare='/f g' unprepare=/c clear-override"),
+            (&at(None, None), at(Some("v"), Some("v")), "unbind=v unprepare='/f g' unprepare=/c clear-override"),
+        ] {
+            assert_eq!(shown(&restore(before, &now, &prepared)), expected.replace('\'', ""), "{before:?} from {now:?}");
         }
     }
 }

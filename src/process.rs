@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Running another program, but not for longer than one is willing to wait.
 
-use std::io::{self, BufRead, BufReader};
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// How often one looks whether a program has ended, at the longest.
@@ -45,6 +48,72 @@ pub enum RunError {
         /// How long it was given.
         after: Duration,
     },
+}
+
+/// The last of what a program printed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Printed {
+    /// As it was printed.
+    pub bytes: Vec<u8>,
+    /// Was there more before it?
+    pub is_cut: bool,
+}
+
+/// A program whose standard output was asked for.
+#[derive(Debug)]
+pub struct Answer {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it printed on standard output.
+    pub stdout: Printed,
+    /// What it printed on standard error, trimmed.
+    pub stderr: String,
+}
+
+/// A program whose every word was listened to.
+#[derive(Debug)]
+pub struct Logged {
+    /// How it ended; `None`: it was still running at the end of the time, and was killed with all that it had started.
+    pub status: Option<ExitStatus>,
+    /// What it printed on standard output and standard error, in that order.
+    pub printed: Printed,
+}
+
+/// Runs a command as [`run`] does, but keeps the last `limit` bytes of its standard output.
+pub fn ask(command: &mut Command, timeout: Duration, limit: usize) -> Result<Answer, RunError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let start = |source| RunError::Start { program: program.clone(), source };
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().map_err(start)?;
+    let lines = read_aside(child.stderr.take().expect("it was asked to be piped"));
+    let tail = Tail::of(child.stdout.take().expect("it was asked to be piped"), limit);
+    match wait(&mut child, timeout).map_err(start)? {
+        Some(status) => Ok(Answer { status, stdout: tail.end(), stderr: collect(&lines) }),
+        None => {
+            kill(child);
+            Err(RunError::TimedOut { program, after: timeout })
+        }
+    }
+}
+
+/// Runs a command as [`run`] does, and keeps the last `limit` bytes of what it prints, also where it does not end.
+pub fn log(command: &mut Command, timeout: Duration, limit: usize) -> Result<Logged, RunError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let start = |source| RunError::Start { program: program.clone(), source };
+    // One pipe, so that what was printed stays in its order.
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| start(errno.into()))?;
+    let second = writer.try_clone().map_err(start)?;
+    command.stdin(Stdio::null()).stdout(writer).stderr(second).process_group(0);
+    let spawned = command.spawn();
+    // The command holds the pipe's other end as long as it is asked to.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = spawned.map_err(start)?;
+    let tail = Tail::of(std::fs::File::from(reader), limit);
+    let status = wait(&mut child, timeout).map_err(start)?;
+    if status.is_none() {
+        kill(child);
+    }
+    Ok(Logged { status, printed: tail.end() })
 }
 
 /// Runs a command with nothing on its standard input, its standard output thrown away. It gets a process group of its own:
@@ -87,6 +156,54 @@ fn kill(mut child: Child) {
     // It may have ended by itself just now; then there may be no one to kill.
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     thread::spawn(move || child.wait());
+}
+
+/// The end of what comes out of a pipe. It is read in a thread, which ends when nobody has the other end any more, or at the
+/// next byte when nobody listens.
+struct Tail {
+    kept: Arc<Mutex<Kept>>,
+    end: Receiver<()>,
+}
+
+#[derive(Default)]
+struct Kept {
+    bytes: VecDeque<u8>,
+    is_cut: bool,
+}
+
+impl Tail {
+    fn of(mut pipe: impl Read + Send + 'static, limit: usize) -> Tail {
+        let kept = Arc::new(Mutex::new(Kept::default()));
+        let listener = Arc::downgrade(&kept);
+        let (sender, end) = mpsc::channel::<()>();
+        thread::spawn(move || {
+            // Dropped at the end: that is the message.
+            let _sender = sender;
+            let mut buffer = [0; 4096];
+            loop {
+                let read = match pipe.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(read) => read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(_) => break,
+                };
+                let Some(kept) = listener.upgrade() else { break };
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.bytes.extend(&buffer[..read]);
+                let excess = kept.bytes.len().saturating_sub(limit);
+                kept.is_cut |= excess > 0;
+                kept.bytes.drain(..excess);
+            }
+        });
+        Tail { kept, end }
+    }
+
+    /// What there is when the other end is closed, or in a short moment.
+    fn end(self) -> Printed {
+        let _ = self.end.recv_timeout(LINGER);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        Printed { bytes: std::mem::take(&mut kept.bytes).into(), is_cut: kept.is_cut }
+    }
 }
 
 /// Reads lines in a thread, which ends when nobody has the other end any more.
@@ -183,6 +300,45 @@ mod tests {
             assert!(started.elapsed() < Duration::from_secs(10), "{pids:?} still run");
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    #[test]
+    fn an_answer_and_what_was_said_besides_are_two() {
+        let mut command = Command::new("sh");
+        let answer = ask(command.args(["-c", "echo yes; echo but >&2; exit 2"]), Duration::from_secs(10), 100).unwrap();
+        assert_eq!(answer.stdout, Printed { bytes: b"yes\n".to_vec(), is_cut: false });
+        assert_eq!((answer.status.code(), answer.stderr.as_str()), (Some(2), "but"));
+        let error = ask(Command::new("sleep").arg("30"), Duration::from_millis(100), 100).unwrap_err();
+        assert!(matches!(error, RunError::TimedOut { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_last_of_what_is_printed_is_kept_in_its_order() {
+        let script = "seq 20000; echo one >&2; echo two; printf three >&2";
+        let logged = log(Command::new("sh").args(["-c", script]), Duration::from_secs(10), 19).unwrap();
+        assert!(logged.status.unwrap().success());
+        assert_eq!(String::from_utf8(logged.printed.bytes).unwrap(), "20000\none\ntwo\nthree");
+        assert!(logged.printed.is_cut);
+    }
+
+    #[test]
+    fn what_was_printed_before_it_was_killed_is_kept() {
+        let started = Instant::now();
+        let script = "echo begun; sleep 30 & wait";
+        let logged = log(Command::new("sh").args(["-c", script]), Duration::from_millis(300), 4096).unwrap();
+        assert!(logged.status.is_none());
+        assert_eq!(logged.printed, Printed { bytes: b"begun\n".to_vec(), is_cut: false });
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_grandchild_that_goes_on_printing_is_not_waited_for() {
+        let script = "echo begun; (while sleep 0.01; do echo noise; done) & exit 0";
+        let started = Instant::now();
+        let logged = log(Command::new("sh").args(["-c", script]), Duration::from_secs(10), 4096).unwrap();
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        assert!(logged.status.unwrap().success());
+        assert!(logged.printed.bytes.starts_with(b"begun\n"));
     }
 
     #[test]

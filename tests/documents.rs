@@ -165,6 +165,7 @@ fn every_failure_has_a_documented_status() {
         Kind::Permission,
         Kind::Timeout,
         Kind::Module,
+        Kind::Preparation,
         Kind::Failed,
         Kind::Interrupted,
         Kind::NotRestored,

@@ -5,6 +5,7 @@ use std::io;
 
 use rustix::io::Errno;
 
+use super::prepare::PrepareError;
 use crate::address::Address;
 use crate::kernel_name::DriverName;
 use crate::lock::LockError;
@@ -26,6 +27,8 @@ pub enum StepError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
     #[error("the device went away meanwhile")]
     Gone,
     #[error("interrupted")]
@@ -50,6 +53,16 @@ impl StepError {
             StepError::Write(WriteError::NotOpened { errno, .. }) if is_permission(*errno) => {
                 Failure::new(Kind::Permission, message, permission_hint())
             }
+            StepError::Prepare(PrepareError::TimedOut { .. }) => Failure::new(
+                Kind::Timeout,
+                message,
+                "a step that takes longer can say so: timeout = SECONDS in vfioctl.d, or --timeout",
+            ),
+            StepError::Prepare(_) => Failure::new(
+                Kind::Preparation,
+                message,
+                "run it by hand to see what is wrong; --no-prepare binds without it",
+            ),
             StepError::Load(LoadError::Run(error)) => match error {
                 RunError::TimedOut { .. } => {
                     Failure::new(Kind::Timeout, message, "the kernel log may say what the module waits for")

@@ -2,6 +2,7 @@
 //! Carrying out a plan, step by step: each step is checked, and what fails is undone.
 
 mod failure;
+mod prepare;
 mod record;
 
 pub use failure::{lock_failure, store_failure};
@@ -23,6 +24,7 @@ use crate::modules::{self, Modules};
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome, StepRecord};
 use crate::plan::{self, Action, Attempt, BindPlan, Binding, Facts, Step, Target};
 use crate::policy::{self, Draft, StoreError};
+use crate::prepare::Preparation;
 use crate::sysfs::Device;
 use crate::sysfs::control::{Control, WriteError};
 use failure::{StepError, combine};
@@ -52,6 +54,8 @@ pub struct Job<'a> {
     control: Control<'a>,
     /// How the device is bound, as far as it is our doing: reading the override could wait for the device's lock.
     driver_override: Option<String>,
+    /// What was done to the device besides, in order, and not put back.
+    prepared: Vec<Preparation>,
     steps: Vec<StepRecord>,
     warnings: Vec<String>,
     _lock: DeviceLock,
@@ -65,8 +69,8 @@ impl<'a> Job<'a> {
         let control = Control::start(setting.host, setting.timeout).map_err(|error| {
             Failure::plain(Kind::Failed, format!("{address}: cannot start the process that writes to sysfs: {error}"))
         })?;
-        let (steps, warnings) = (Vec::new(), Vec::new());
-        Ok(Job { setting, address, control, driver_override: None, steps, warnings, _lock: lock })
+        let (prepared, steps, warnings) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Job { setting, address, control, driver_override: None, prepared, steps, warnings, _lock: lock })
     }
 
     /// Tries the attempts in turn until one works, then puts `draft` in force. A failed attempt is undone before the next.
@@ -87,6 +91,7 @@ impl<'a> Job<'a> {
                 }
                 Err(error) => {
                     let failure = self.undo(&was, error);
+                    self.prepared.clear();
                     let is_final = !matches!(failure.kind, Kind::Failed | Kind::Module);
                     failures.push(failure);
                     if is_final {
@@ -236,6 +241,8 @@ impl<'a> Job<'a> {
                 Ok(())
             }
             Action::Unbind(driver) => self.unbind_from(driver),
+            Action::Prepare(preparation) => self.prepare(preparation, record),
+            Action::Unprepare(preparation) => self.unprepare(preparation, record),
             Action::Load(module) => Ok(modules::load(setting.host, module, self.control.timeout())?),
             Action::LoadNative => {
                 self.load_native();
@@ -377,33 +384,39 @@ impl<'a> Job<'a> {
             failure.message.push_str(&format!("; driver_override is {text} now: 'vfioctl unbind' clears it"));
         }
         if is_stuck || failure.kind == Kind::NoDevice {
+            failure.message.push_str(&self.still_prepared());
             return failure;
         }
         self.control.ignore_interrupts();
         (self.setting.observe)(self.address, "putting it back");
         let restored = self.driver().and_then(|driver| {
             let now = Binding { driver, driver_override: self.driver_override.clone() };
-            let steps = plan::restore(before, &now);
+            let steps = plan::restore(before, &now, &self.prepared);
             // Whoever wishes to stop wishes for this too.
             self.run_each(&steps).map(|()| !steps.is_empty())
         });
         match restored {
-            Ok(true) => failure.message = format!("{}; put back: {}", failure.message, describe(before)),
-            // Nothing had been done yet.
-            Ok(false) => {}
+            Ok(true) => {
+                failure.message =
+                    format!("{}; put back: {}{}", failure.message, describe(before), self.still_prepared());
+            }
+            // Nothing had been done yet, or nothing that can be undone.
+            Ok(false) => failure.message.push_str(&self.still_prepared()),
             Err(StepError::Gone) => {
-                let message = format!("{}; the device went away meanwhile", failure.message);
+                let message = format!("{}; the device went away meanwhile{}", failure.message, self.still_prepared());
                 return Failure::plain(Kind::NoDevice, message);
             }
             Err(second) => {
+                // A program that does not end leaves nothing stuck in the kernel.
+                let is_stuck = !matches!(second, StepError::Prepare(_));
                 let second = second.failure(self.address);
                 let state = match self.driver() {
                     Ok(driver) => describe(&Binding { driver, driver_override: self.driver_override.clone() }),
                     Err(error) => error.to_string(),
                 };
-                failure.kind = if second.kind == Kind::Timeout { Kind::Timeout } else { Kind::NotRestored };
+                failure.kind = if second.kind == Kind::Timeout && is_stuck { Kind::Timeout } else { Kind::NotRestored };
                 failure.message =
-                    format!("{}; putting it back failed as well: {}; now {state}", failure.message, second.message);
+                    format!("{}; putting it back failed as well: {}; now {state}{}", failure.message, second.message, self.still_prepared());
                 failure.hint =
                     Some(format!("'vfioctl unbind {}' gives it back to the kernel's own choice", self.address));
             }

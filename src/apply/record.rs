@@ -5,9 +5,10 @@ use std::path::Path;
 
 use crate::address::Address;
 use crate::host::Host;
-use crate::outcome::StepRecord;
+use crate::outcome::{ProgramRecord, StepRecord};
 use crate::plan::{Action, Step};
 use crate::policy;
+use crate::prepare::{Preparation, shown};
 
 /// A step of a plan, not done yet.
 pub fn step_record(step: &Step) -> StepRecord {
@@ -15,13 +16,31 @@ pub fn step_record(step: &Step) -> StepRecord {
         Action::Override(driver) => ("override", Some(driver.clone())),
         Action::ClearOverride => ("clear-override", None),
         Action::Unbind(driver) => ("unbind", Some(driver.to_string())),
+        Action::Prepare(preparation) => ("prepare", Some(shown(&preparation.command))),
+        Action::Unprepare(preparation) => ("unprepare", preparation.undo.as_ref().map(|undo| shown(undo))),
         Action::Load(module) => ("load", Some(module.to_string())),
         Action::LoadNative => ("load-native", None),
         Action::Bind(target) => ("bind", Some(target.name().to_string())),
         Action::Rebind(driver) => ("bind", Some(driver.to_string())),
         Action::Probe => ("probe", None),
     };
-    StepRecord { step: name, target, reason: step.reason.clone(), done: false }
+    let program = match &step.action {
+        Action::Prepare(preparation) => Some(program(preparation, &preparation.command)),
+        Action::Unprepare(preparation) => preparation.undo.as_ref().map(|undo| program(preparation, undo)),
+        _ => None,
+    };
+    StepRecord { step: name, target, reason: step.reason.clone(), done: false, program }
+}
+
+fn program(preparation: &Preparation, command: &[String]) -> ProgramRecord {
+    ProgramRecord {
+        command: command.to_vec(),
+        already: preparation.is_done,
+        exit_status: None,
+        signal: None,
+        timed_out: false,
+        output: None,
+    }
 }
 
 /// Keeping a choice, as a step.
@@ -42,10 +61,11 @@ pub fn set_aside_record(path: &Path) -> StepRecord {
         target: Some(path.display().to_string()),
         reason: format!("renamed to {name}, it is no longer looked for"),
         done: false,
+        program: None,
     }
 }
 
 fn store_record(host: &Host, address: Address, step: &'static str, reason: &str) -> StepRecord {
     let path = policy::own_file(host, address);
-    StepRecord { step, target: Some(path.display().to_string()), reason: reason.to_string(), done: false }
+    StepRecord { step, target: Some(path.display().to_string()), reason: reason.to_string(), done: false, program: None }
 }

@@ -154,6 +154,14 @@ pub struct Bind {
     /// Take the whole IOMMU group of each device, its bridges left out
     #[arg(long)]
     pub group: bool,
+
+    /// Do what is known to be due before the driver comes, and keep that; see vfioctl.d(5)
+    #[arg(long, conflicts_with = "no_prepare")]
+    pub prepare: bool,
+
+    /// Do nothing of that kind, not even what is kept for the device
+    #[arg(long)]
+    pub no_prepare: bool,
 }
 
 /// What may be overridden.

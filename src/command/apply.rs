@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use super::bind::{Binder, Request, leave_to_driverctl};
+use super::bind::{Binder, Preparing, Request, leave_to_driverctl};
 use super::context::{Context, distinct};
 use crate::address::Address;
 use crate::outcome::{DeviceResult, Failure, Kind};
@@ -128,6 +128,7 @@ fn request(rule: &Rule, manner: Manner) -> Request {
     let any_driver = matches!(rule.driver, Choice::Named(_));
     Request {
         choice: rule.driver.clone(),
+        preparing: Preparing::OfRule(rule.clone()),
         manner: Manner { any_driver, ..manner },
         is_saving: false,
         must_be_vfio: false,

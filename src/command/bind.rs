@@ -3,14 +3,16 @@
 
 use anyhow::Result;
 
-use super::context::{Context, distinct};
+use super::context::{Context, UsageError, distinct};
 use crate::address::Address;
 use crate::apply::{Job, save_record, store_failure};
 use crate::cli::{Bind, Force};
 use crate::gather::{self, Chooser};
+use crate::host::Host;
 use crate::outcome::{DeviceResult, Failure, Kind};
 use crate::plan::{self, BindPlan, Facts, Manner, Wanted};
-use crate::policy::{self, Choice, Draft};
+use crate::policy::{self, Choice, Decision, Draft, Policy, PolicyError, Rule};
+use crate::prepare::{Preparer, Recipe};
 use crate::sysfs::{Device, Group, ReadError};
 use crate::target;
 
@@ -20,10 +22,19 @@ pub fn run(context: &Context, options: &Bind) -> Result<u8> {
     if options.group {
         addresses = with_groups(context, &addresses)?;
     }
+    let choice = match &options.driver {
+        None => Choice::Auto,
+        Some(driver) => Choice::parse(driver.as_str())?,
+    };
+    if options.prepare && choice == Choice::None {
+        anyhow::bail!(UsageError("--prepare with --driver none: there is no driver to prepare the device for".into()));
+    }
     let request = Request {
-        choice: match &options.driver {
-            None => Choice::Auto,
-            Some(driver) => Choice::parse(driver.as_str())?,
+        choice,
+        preparing: match (options.prepare, options.no_prepare) {
+            (true, _) => Preparing::Known,
+            (false, true) => Preparing::Nothing,
+            (false, false) => Preparing::AsKept,
         },
         manner: Manner {
             is_strict: options.strict,
@@ -80,12 +91,27 @@ fn with_groups(context: &Context, addresses: &[Address]) -> Result<Vec<Address>>
 pub struct Request {
     /// The driver.
     pub choice: Choice,
+    /// What comes before the driver.
+    pub preparing: Preparing,
     /// How.
     pub manner: Manner,
     /// Is the choice to be kept?
     pub is_saving: bool,
     /// Must the driver make a VFIO device? A policy may name any driver, and driverctl's users one that lists the device.
     pub must_be_vfio: bool,
+}
+
+/// What is to be done to a device before its driver comes.
+#[derive(Clone, Debug)]
+pub enum Preparing {
+    /// What the policy says of the device now: whoever binds it anew does not lose that.
+    AsKept,
+    /// What this rule says.
+    OfRule(Rule),
+    /// What the catalogue knows of the driver.
+    Known,
+    /// Nothing.
+    Nothing,
 }
 
 /// Binds devices, with one reading of the tables.
@@ -120,7 +146,8 @@ impl Binder<'_> {
         if request.is_saving {
             leave_to_driverctl(context, address)?;
         }
-        let (facts, plan) = self.plan(device, &request)?;
+        let recipe = self.recipe(&device, &request)?;
+        let (facts, plan) = self.plan(device, &request, recipe.as_ref())?;
         let Some(job) = job else {
             let steps: Vec<_> = plan.attempts.into_iter().take(1).flat_map(|attempt| attempt.steps).collect();
             let mut result = context.planned(address, &steps, plan.warnings);
@@ -131,13 +158,77 @@ impl Binder<'_> {
             return Ok(result);
         };
         let draft = match request.is_saving {
-            true => Some(self.draft(&facts.device, &kept(&request.choice, &facts.device, &plan))?),
+            true => Some(self.draft(&facts.device, &kept(&request.choice, &facts.device, &plan), recipe.as_ref())?),
             false => None,
         };
         Ok(job.bind(&facts, plan, draft))
     }
 
-    fn plan(&self, device: Device, request: &Request) -> Result<(Facts, BindPlan), Failure> {
+    /// What is to be done before the driver comes.
+    fn recipe(&self, device: &Device, request: &Request) -> Result<Option<Recipe>, Failure> {
+        let address = device.address;
+        let of_rule = |rule: &Rule| match rule.recipe() {
+            Ok(recipe) => Ok(recipe.cloned()),
+            Err(distrust) => Err(Failure::new(
+                Kind::Unsafe,
+                format!(
+                    "{address}: {} has prepare steps, and others than root could change them: {distrust}; nothing was touched",
+                    rule.file.display()
+                ),
+                distrust.hint(),
+            )),
+        };
+        match &request.preparing {
+            Preparing::Nothing => Ok(None),
+            Preparing::Known => Ok(Some(Recipe::Auto)),
+            Preparing::OfRule(rule) => of_rule(rule),
+            Preparing::AsKept => {
+                let (policy, errors) = Policy::read(&self.context.host);
+                if request.is_saving {
+                    check_readable(&self.context.host, address, &errors)?;
+                }
+                let Some(Decision::Rule(rule)) = policy.decide(device) else { return Ok(None) };
+                let recipe = of_rule(rule)?.filter(|recipe| !recipe.is_empty());
+                if recipe.is_some() && request.choice == Choice::None {
+                    return Err(Failure::new(
+                        Kind::Conflict,
+                        format!(
+                            "{address}: {} has prepare steps for it, and with --driver none there is no driver to prepare it for",
+                            rule.file.display()
+                        ),
+                        "--no-prepare leaves them out",
+                    ));
+                }
+                Ok(recipe)
+            }
+        }
+    }
+
+    /// The steps before each driver that may be tried.
+    fn prepare(&self, facts: &Facts, plan: &mut BindPlan, recipe: &Recipe, request: &Request) -> Result<(), Failure> {
+        // For whoever probes the device it is set up by whoever does that.
+        if recipe.is_empty() || request.manner.is_unprobed {
+            return Ok(());
+        }
+        let Context { host, timeout, is_dry_run, .. } = self.context;
+        let preparer = Preparer::new(host, &facts.device, &self.chooser.tables.release, *timeout, *is_dry_run)?;
+        if let (true, Some(driver)) = (plan.attempts.is_empty(), &facts.device.driver) {
+            plan.warnings.extend(preparer.missed(recipe, driver.as_str()));
+        }
+        for attempt in &mut plan.attempts {
+            let Some(target) = &attempt.target else { continue };
+            let steps = preparer.steps(recipe, target.name())?;
+            attempt.prepare(steps);
+        }
+        let is_idle = plan.attempts.first().is_some_and(|attempt| !attempt.is_prepared());
+        if let (Preparing::Known, true, Some(attempt)) = (&request.preparing, is_idle, plan.attempts.first()) {
+            let driver = attempt.target.as_ref().map_or("none", |target| target.name());
+            plan.warnings.push(format!("nothing is known that is to be run before {driver} comes"));
+        }
+        Ok(())
+    }
+
+    fn plan(&self, device: Device, request: &Request, recipe: Option<&Recipe>) -> Result<(Facts, BindPlan), Failure> {
         let address = device.address;
         let (wanted, doubts) = self.wanted(&device, request)?;
         let mut facts =
@@ -145,6 +236,9 @@ impl Binder<'_> {
         facts.siblings.retain(|sibling| !self.together.contains(&sibling.address));
         let mut plan = plan::bind(&facts, &wanted, request.manner)?;
         plan.warnings.extend(doubts);
+        if let Some(recipe) = recipe {
+            self.prepare(&facts, &mut plan, recipe, request)?;
+        }
         Ok((facts, plan))
     }
 
@@ -186,12 +280,25 @@ impl Binder<'_> {
         Ok((wanted, doubts))
     }
 
-    fn draft(&self, device: &Device, choice: &Choice) -> Result<Draft, Failure> {
-        Draft::write(&self.context.host, device.address, &device.modalias, choice).map_err(|error| {
+    fn draft(&self, device: &Device, choice: &Choice, recipe: Option<&Recipe>) -> Result<Draft, Failure> {
+        Draft::write(&self.context.host, device.address, &device.modalias, choice, recipe).map_err(|error| {
             let mut failure = store_failure(device.address, &error);
             failure.message.push_str("; nothing was touched");
             failure
         })
+    }
+}
+
+/// A file that cannot be read as policy may say what is to be done before the driver comes: it is not written over.
+fn check_readable(host: &Host, address: Address, errors: &[PolicyError]) -> Result<(), Failure> {
+    let own = policy::own_file(host, address);
+    match errors.iter().find(|error| error.path() == Some(&own)) {
+        Some(error) if policy::has_own_file(host, address) => Err(Failure::new(
+            Kind::Conflict,
+            format!("{address}: {error}; nothing was touched"),
+            "mend or remove that file; --prepare or --no-prepare writes it anew",
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -5,8 +5,10 @@
 pub mod driverctl;
 mod rule;
 mod store;
+mod trust;
 mod udev;
 
 pub use rule::{Choice, Decision, Policy, PolicyError, Rule};
 pub use store::{Draft, StoreError, check_forgettable, check_replaceable, forget, has_own_file, own_file};
+pub use trust::Distrust;
 pub use udev::{reload_rules, write_rules};

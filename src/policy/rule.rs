@@ -2,17 +2,19 @@
 //! Rules: which devices they are about and what driver these shall have.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::File as OpenFile;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use super::trust::{self, Distrust};
 use crate::address::Address;
 use crate::class::ClassFilter;
 use crate::drop_in::{self, DropInError};
 use crate::host::Host;
 use crate::kernel_name::DriverName;
+use crate::prepare::Recipe;
 use crate::sysfs::Device;
 
 /// All rules in force, in the order in which they are read: a later one wins.
@@ -30,6 +32,10 @@ pub struct Rule {
     pub driver: Choice,
     /// The file it stands in.
     pub file: PathBuf,
+    /// What is to be done before.
+    recipe: Option<Recipe>,
+    /// Why that is not to be done.
+    distrust: Option<Distrust>,
 }
 
 /// The driver a rule asks for.
@@ -76,6 +82,16 @@ pub enum PolicyError {
     Directory(#[from] DropInError),
 }
 
+impl PolicyError {
+    /// The file it is about, if it is about one.
+    pub fn path(&self) -> Option<&PathBuf> {
+        match self {
+            PolicyError::Read { path, .. } | PolicyError::Malformed { path, .. } => Some(path),
+            PolicyError::Directory(_) => None,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -97,6 +113,8 @@ struct Table {
     #[serde(default, deserialize_with = "address")]
     pf: Option<Address>,
     driver: Choice,
+    #[serde(default, deserialize_with = "recipe")]
+    prepare: Option<Recipe>,
 }
 
 /// What a device must be for a rule to be about it: all that is given must hold.
@@ -145,9 +163,18 @@ impl Policy {
             Err(error) => return (policy, vec![error.into()]),
         };
         for path in files {
-            match fs::read_to_string(&path) {
-                Ok(text) => match parse(&text, &path) {
-                    Ok(rules) => policy.rules.extend(rules),
+            let mut text = String::new();
+            let opened = OpenFile::open(&path).and_then(|mut file| file.read_to_string(&mut text).map(|_| file));
+            match opened {
+                Ok(file) => match parse(&text, &path) {
+                    Ok(mut rules) => {
+                        // What another host's rules say is run nowhere.
+                        if host.is_this_machine() && rules.iter().any(|rule| rule.recipe.is_some()) {
+                            let distrust = trust::check(&file, &path).err();
+                            rules.iter_mut().for_each(|rule| rule.distrust = distrust.clone());
+                        }
+                        policy.rules.extend(rules);
+                    }
                     Err(message) => errors.push(PolicyError::Malformed { path, message }),
                 },
                 Err(source) => errors.push(PolicyError::Read { path, source }),
@@ -174,6 +201,14 @@ impl Rule {
         &self.selector
     }
 
+    /// What is to be done before a device is bound, if anything; only a file that root alone can change may say so.
+    pub fn recipe(&self) -> Result<Option<&Recipe>, &Distrust> {
+        match (&self.recipe, &self.distrust) {
+            (Some(_), Some(distrust)) => Err(distrust),
+            (recipe, _) => Ok(recipe.as_ref()),
+        }
+    }
+
     /// The address the rule is about, if it names one.
     pub fn address(&self) -> Option<Address> {
         self.selector.address
@@ -194,14 +229,17 @@ impl Rule {
 fn parse(text: &str, path: &std::path::Path) -> Result<Vec<Rule>, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
     let mut rules = Vec::with_capacity(file.device.len());
-    for Table { address, id, subsystem, class, pf, driver } in file.device {
+    for Table { address, id, subsystem, class, pf, driver, prepare } in file.device {
         let selector = Selector { address, id, subsystem, class, pf };
         if selector.is_empty() {
             return Err(
                 "a [[device]] without any of address, id, subsystem, class, pf would be about every device".into()
             );
         }
-        rules.push(Rule { selector, driver, file: path.to_path_buf() });
+        if driver == Choice::None && prepare.is_some() {
+            return Err("driver = \"none\" with prepare: there is no driver to prepare the device for".into());
+        }
+        rules.push(Rule { selector, driver, file: path.to_path_buf(), recipe: prepare, distrust: None });
     }
     Ok(rules)
 }
@@ -221,6 +259,11 @@ fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::
             text.escape_default()
         ))),
     }
+}
+
+/// Steps, or the word for those that are known.
+fn recipe<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Recipe>, D::Error> {
+    Recipe::parse(&toml::Value::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
 }
 
 /// A class by name or by hex digits, as `list --class` takes it.
@@ -353,6 +396,9 @@ mod tests {
             ("[[device]]\nclass = '02'\ndriver = '../x'", "not a name"),
             ("[[device]]\nclass = '02'", "driver"),
             ("[[device]]\nclass = '02'\ndriver = 'auto'\ndevice_id = 1", "device_id"),
+            ("[[device]]\nclass = '02'\ndriver = 'auto'\nprepare = 'yes'", "\"auto\" or a list"),
+            ("[[device]]\nclass = '02'\ndriver = 'auto'\nprepare = [['x', '{slot}']]", "unknown placeholder {slot}"),
+            ("[[device]]\nclass = '02'\ndriver = 'none'\nprepare = [['x']]", "no driver to prepare"),
             ("[device]\nclass = '02'\ndriver = 'auto'", "sequence"),
             ("[[device", "expected"),
         ] {

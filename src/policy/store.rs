@@ -13,6 +13,7 @@ use super::rule::Choice;
 use crate::address::Address;
 use crate::host::Host;
 use crate::matcher::Modalias;
+use crate::prepare::Recipe;
 
 /// How the files that are ours begin.
 const OWN: &str = "# Written by 'vfioctl ";
@@ -74,8 +75,14 @@ fn is_own(path: &Path) -> Option<bool> {
 impl Draft {
     /// Writes the choice for a device beside its place, so that a full disk or a read-only /etc shows before the device
     /// is touched.
-    pub fn write(host: &Host, address: Address, modalias: &Modalias, driver: &Choice) -> Result<Draft, StoreError> {
-        Draft::by("bind", host, address, Some(modalias), driver)
+    pub fn write(
+        host: &Host,
+        address: Address,
+        modalias: &Modalias,
+        driver: &Choice,
+        recipe: Option<&Recipe>,
+    ) -> Result<Draft, StoreError> {
+        Draft::by("bind", host, address, Some(modalias), driver, recipe)
     }
 
     /// The same for a choice that was taken over from driverctl; without a modalias, as where no device is there, whatever
@@ -86,7 +93,7 @@ impl Draft {
         modalias: Option<&Modalias>,
         driver: &Choice,
     ) -> Result<Draft, StoreError> {
-        Draft::by("import-driverctl", host, address, modalias, driver)
+        Draft::by("import-driverctl", host, address, modalias, driver, None)
     }
 
     fn by(
@@ -95,6 +102,7 @@ impl Draft {
         address: Address,
         modalias: Option<&Modalias>,
         driver: &Choice,
+        recipe: Option<&Recipe>,
     ) -> Result<Draft, StoreError> {
         let path = own_file(host, address);
         check_replaceable(host, address)?;
@@ -102,8 +110,9 @@ impl Draft {
         let id = modalias.map(|modalias| format!("id = \"{}:{}\"\n", modalias.vendor(), modalias.device()));
         let text = format!(
             "{OWN}{verb}'; 'vfioctl unbind {address}' removes it. See vfioctl.d(5).\n\
-             [[device]]\naddress = \"{address}\"\n{}driver = \"{driver}\"\n",
-            id.unwrap_or_default()
+             [[device]]\naddress = \"{address}\"\n{}driver = \"{driver}\"\n{}",
+            id.unwrap_or_default(),
+            recipe.map(|recipe| format!("prepare = {recipe}\n")).unwrap_or_default()
         );
         let write = || -> io::Result<NamedTempFile> {
             fs::create_dir_all(directory)?;
@@ -172,7 +181,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_and_forgotten() {
         let (_root, host, address, modalias) = setup();
-        let draft = Draft::write(&host, address, &modalias, &Choice::Auto).unwrap();
+        let draft = Draft::write(&host, address, &modalias, &Choice::Auto, None).unwrap();
         assert!(Policy::read(&host).0.rules.is_empty(), "a draft is not in force");
         let path = draft.commit().unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
@@ -188,12 +197,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_done_before_is_kept_as_it_was_written() {
+        let (_root, host, address, modalias) = setup();
+        let text = "[{ run = ['x', '{pf} \"a\"'], undo = ['y', '{{}}'], timeout = 5 }, ['z']]";
+        let table: toml::Table = format!("prepare = {text}").parse().unwrap();
+        for recipe in [Recipe::Auto, Recipe::parse(&table["prepare"]).unwrap()] {
+            Draft::write(&host, address, &modalias, &Choice::Auto, Some(&recipe)).unwrap().commit().unwrap();
+            let (policy, errors) = Policy::read(&host);
+            assert!(errors.is_empty(), "{errors:?}");
+            assert_eq!(policy.rules[0].recipe(), Ok(Some(&recipe)));
+        }
+    }
+
+    #[test]
     fn what_others_wrote_is_left_alone() {
         let (_root, host, address, modalias) = setup();
         let path = own_file(&host, address);
         fs::create_dir_all(parent(&path)).unwrap();
         fs::write(&path, "# By hand.\n").unwrap();
-        let error = Draft::write(&host, address, &modalias, &Choice::Auto).unwrap_err();
+        let error = Draft::write(&host, address, &modalias, &Choice::Auto, None).unwrap_err();
         assert!(error.to_string().contains("not by vfioctl's hand"), "{error}");
         assert!(!has_own_file(&host, address));
         assert!(!forget(&host, address).unwrap());
@@ -221,7 +243,7 @@ mod tests {
     #[test]
     fn a_dropped_draft_leaves_nothing() {
         let (_root, host, address, modalias) = setup();
-        drop(Draft::write(&host, address, &modalias, &Choice::Auto).unwrap());
+        drop(Draft::write(&host, address, &modalias, &Choice::Auto, None).unwrap());
         assert_eq!(fs::read_dir(&host.policy_directories()[0]).unwrap().count(), 0);
     }
 }

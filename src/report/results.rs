@@ -74,6 +74,13 @@ fn text(result: &DeviceResult) -> String {
             }
         }
         Outcome::Bound => {
+            let programs = result.steps.iter().rev().take_while(|step| step.step != "unprepare");
+            let programs: Vec<_> = programs.filter(|step| step.step == "prepare" && step.done).collect();
+            for step in programs.into_iter().rev() {
+                let target = printable(step.target.as_deref().unwrap_or_default());
+                let was = step.program.as_ref().is_some_and(|program| program.already);
+                text.push_str(&format!("{address}: {} {target}\n", if was { "already prepared:" } else { "prepared:" }));
+            }
             if let Some(step) = result.steps.iter().rev().find(|step| step.step == "bind") {
                 let target = step.target.as_deref().unwrap_or_default();
                 text.push_str(&format!("{address}: {} {}\n", printable(target), printable(&step.reason)));

@@ -16,4 +16,4 @@ pub use driver::{drivers_of_module, is_registered, module_of_driver, registered}
 pub use group::Group;
 pub use node::{Node, ReadError};
 pub use overrides::Overrides;
-pub use sriov::VfRange;
+pub use sriov::{VfRange, vf_index};

@@ -65,6 +65,18 @@ impl VfRange {
     }
 }
 
+/// Which of its PF's VFs a function is, from 0, by the PF's `virtfn` links; `None`: it is none of them.
+pub fn vf_index(host: &Host, pf: Address, vf: Address) -> Result<Option<u32>, ReadError> {
+    let node = Node::new(host.device(pf));
+    for name in node.names_in("")? {
+        let Some(index) = name.strip_prefix("virtfn").and_then(|index| index.parse().ok()) else { continue };
+        if node.link_name(&name)?.and_then(|name| name.parse().ok()) == Some(vf) {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
