@@ -912,7 +912,12 @@ mod tests {
                 Installed,
                 "override=mlx5_vfio_pci unbind=mlx5_core prepare=/x prepare='/y' load=mlx5_vfio_pci bind=mlx5_vfio_pci",
             ),
-            (Some("mlx5_core"), None, Loaded, "override=mlx5_vfio_pci unbind=mlx5_core prepare=/x prepare='/y' bind=mlx5_vfio_pci"),
+            (
+                Some("mlx5_core"),
+                None,
+                Loaded,
+                "override=mlx5_vfio_pci unbind=mlx5_core prepare=/x prepare='/y' bind=mlx5_vfio_pci",
+            ),
             (None, Some("mlx5_vfio_pci"), Loaded, "prepare=/x prepare='/y' bind=mlx5_vfio_pci"),
         ] {
             let wanted = mlx5_and_generic(state);
@@ -935,7 +940,11 @@ mod tests {
         let native = at(Some("n"), None);
         for (before, now, expected) in [
             (&native, at(None, Some("v")), "unprepare='/f g' unprepare=/c override=n bind=n clear-override"),
-            (&native, at(Some("v"), Some("v")), "unbind=v unprepare='/f g' unprepare=/c override=n bind=n clear-override"),
+            (
+                &native,
+                at(Some("v"), Some("v")),
+                "unbind=v unprepare='/f g' unprepare=/c override=n bind=n clear-override",
+            ),
             (&at(None, None), at(None, Some("v")), "unprepare='/f g' unprepare=/c clear-override"),
             (&at(None, None), at(Some("v"), Some("v")), "unbind=v unprepare='/f g' unprepare=/c clear-override"),
         ] {

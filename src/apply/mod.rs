@@ -415,8 +415,12 @@ impl<'a> Job<'a> {
                     Err(error) => error.to_string(),
                 };
                 failure.kind = if second.kind == Kind::Timeout && is_stuck { Kind::Timeout } else { Kind::NotRestored };
-                failure.message =
-                    format!("{}; putting it back failed as well: {}; now {state}{}", failure.message, second.message, self.still_prepared());
+                failure.message = format!(
+                    "{}; putting it back failed as well: {}; now {state}{}",
+                    failure.message,
+                    second.message,
+                    self.still_prepared()
+                );
                 failure.hint =
                     Some(format!("'vfioctl unbind {}' gives it back to the kernel's own choice", self.address));
             }

@@ -67,5 +67,11 @@ pub fn set_aside_record(path: &Path) -> StepRecord {
 
 fn store_record(host: &Host, address: Address, step: &'static str, reason: &str) -> StepRecord {
     let path = policy::own_file(host, address);
-    StepRecord { step, target: Some(path.display().to_string()), reason: reason.to_string(), done: false, program: None }
+    StepRecord {
+        step,
+        target: Some(path.display().to_string()),
+        reason: reason.to_string(),
+        done: false,
+        program: None,
+    }
 }

@@ -46,7 +46,9 @@ impl Distrust {
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
-            Distrust::Owner { path, is_link: false, .. } => format!("look at what it says, then: chown root:root {}", path.display()),
+            Distrust::Owner { path, is_link: false, .. } => {
+                format!("look at what it says, then: chown root:root {}", path.display())
+            }
             Distrust::Owner { path, is_link: true, .. } => {
                 format!("look at what it says, then: chown -h root:root {}", path.display())
             }
@@ -66,7 +68,8 @@ fn writers(mode: u32) -> &'static str {
 
 /// Looks at an open file, and at all that leads to it: its directories, and the links and their directories.
 pub fn check(file: &File, path: &Path) -> Result<(), Distrust> {
-    let unseen = |path: &Path, error: io::Error| Distrust::Unseen { path: path.to_path_buf(), reason: error.to_string() };
+    let unseen =
+        |path: &Path, error: io::Error| Distrust::Unseen { path: path.to_path_buf(), reason: error.to_string() };
     let path = std::path::absolute(path).map_err(|error| unseen(path, error))?;
     let opened = file.metadata().map_err(|error| unseen(&path, error))?;
     judge(&path, &opened)?;

@@ -55,8 +55,7 @@ pub fn find(answer: &[u8], pf: Address, vf_index: u32) -> Result<Port, PortError
     let is_it = |name: &str, entry: &Entry| {
         name.starts_with(&handle) && entry.flavour == "pcivf" && entry.vfnum == Some(vf_index) && !entry.external
     };
-    let mut found: Vec<(String, Entry)> =
-        answer.port.into_iter().filter(|(name, entry)| is_it(name, entry)).collect();
+    let mut found: Vec<(String, Entry)> = answer.port.into_iter().filter(|(name, entry)| is_it(name, entry)).collect();
     match found.len() {
         0 => Err(PortError::None),
         1 => {

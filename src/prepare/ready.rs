@@ -234,7 +234,10 @@ impl<'a> Preparer<'a> {
         })?;
         let Answer { status, stdout, stderr } = answer;
         if !status.success() {
-            return Err(failed(Kind::Failed, format!("{devlink} -j port show: {}", reason(&status.to_string(), &stderr))));
+            return Err(failed(
+                Kind::Failed,
+                format!("{devlink} -j port show: {}", reason(&status.to_string(), &stderr)),
+            ));
         }
         if stdout.is_cut {
             return Err(failed(Kind::Failed, format!("{devlink} -j port show prints more than {PORTS} bytes")));
@@ -249,9 +252,7 @@ impl<'a> Preparer<'a> {
     fn shows(&self, sign: Sign, driver: &str) -> Result<Shows, Failure> {
         let address = self.device.address;
         let (value, is) = match sign {
-            Sign::PortFunction { attribute, is } => {
-                (self.port(driver)?.function.get(attribute).cloned(), is)
-            }
+            Sign::PortFunction { attribute, is } => (self.port(driver)?.function.get(attribute).cloned(), is),
             Sign::PfAttribute { attribute, is } => {
                 let Some(pf) = self.device.pf else { return Err(self.no_vf(&Placeholder::Pf.to_string())) };
                 let value = Node::new(self.host.device(pf)).read_if_there(attribute);
@@ -280,7 +281,10 @@ impl<'a> Preparer<'a> {
             }
             Sign::PortFunction { .. } => "do that, then try again".to_string(),
         };
-        self.refusal(format!("PF {pf} is not ready for {driver}: {} is {value}: {}", attribute(sign), wanted.what), hint)
+        self.refusal(
+            format!("PF {pf} is not ready for {driver}: {} is {value}: {}", attribute(sign), wanted.what),
+            hint,
+        )
     }
 
     fn no_port(&self, pf: Address, driver: &str) -> Failure {

@@ -124,9 +124,9 @@ impl Recipe {
         match value {
             Value::String(text) if text == "auto" => Ok(Recipe::Auto),
             Value::Array(steps) => {
-                let steps = (1..).zip(steps).map(|(number, step)| {
-                    Written::parse(step).map_err(|error| RecipeError::Step { number, error })
-                });
+                let steps = (1..)
+                    .zip(steps)
+                    .map(|(number, step)| Written::parse(step).map_err(|error| RecipeError::Step { number, error }));
                 Ok(Recipe::Steps(steps.collect::<Result<_, _>>()?))
             }
             _ => Err(RecipeError::NotAList),
@@ -322,7 +322,10 @@ mod tests {
             ("prepare = 'auto'", false),
             ("prepare = []", true),
             ("prepare = [['devlink', 'port', 'function', 'set', '{port}', 'migratable', 'enable']]", false),
-            ("prepare = [{ run = ['/bin/x', '{{}}'], undo = ['y', '{pf}'], timeout = 2.5 }, ['z', 'a b', '\"']]", false),
+            (
+                "prepare = [{ run = ['/bin/x', '{{}}'], undo = ['y', '{pf}'], timeout = 2.5 }, ['z', 'a b', '\"']]",
+                false,
+            ),
             ("prepare = [{ run = ['x'], timeout = 30 }]", false),
         ] {
             let recipe = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));

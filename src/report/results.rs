@@ -79,7 +79,10 @@ fn text(result: &DeviceResult) -> String {
             for step in programs.into_iter().rev() {
                 let target = printable(step.target.as_deref().unwrap_or_default());
                 let was = step.program.as_ref().is_some_and(|program| program.already);
-                text.push_str(&format!("{address}: {} {target}\n", if was { "already prepared:" } else { "prepared:" }));
+                text.push_str(&format!(
+                    "{address}: {} {target}\n",
+                    if was { "already prepared:" } else { "prepared:" }
+                ));
             }
             if let Some(step) = result.steps.iter().rev().find(|step| step.step == "bind") {
                 let target = step.target.as_deref().unwrap_or_default();
