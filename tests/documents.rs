@@ -11,7 +11,9 @@ use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 use vfioctl::cli::Cli;
 use vfioctl::cli::driverctl::Standalone;
+use vfioctl::host::Host;
 use vfioctl::outcome::Kind;
+use vfioctl::policy::Policy;
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -143,6 +145,23 @@ fn the_readmes_session_is_real() {
         shown += 1;
     }
     assert!(shown >= 5, "the README shows {shown} commands");
+}
+
+/// The rules that the manual of vfioctl.d shows are such.
+#[test]
+fn the_manuals_rules_are_rules() {
+    let text = read("man/vfioctl.d.5");
+    let examples = text.split(".Bd -literal").skip(1).map(|rest| rest.split(".Ed").next().unwrap());
+    let examples: Vec<String> =
+        examples.map(|text| text.lines().skip(1).collect::<Vec<_>>().join("\n").replace("\\(dq", "\"")).collect();
+    assert!(examples.len() >= 3, "{examples:?}");
+    for example in examples {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("etc/vfioctl.d")).unwrap();
+        fs::write(root.path().join("etc/vfioctl.d/x.toml"), &example).unwrap();
+        let (policy, errors) = Policy::read(&Host::new(root.path(), None).unwrap());
+        assert!(errors.is_empty() && policy.rules.len() == 1, "{example}: {errors:?}");
+    }
 }
 
 #[test]

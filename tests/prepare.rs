@@ -457,7 +457,98 @@ fn what_is_no_vf_has_no_pf() {
     assert!(ran.stderr.contains("uses {pf}, and this device is no VF"), "{}", ran.stderr);
 }
 
+#[test]
+fn a_choice_that_cannot_be_kept_undoes_it() {
+    let tools = Tools::new("");
+    tools.add_step("a", 0);
+    // What is written beside the file's place is gone when it is to be put there.
+    tools.add("spoil", "#!/bin/sh\nrm /etc/vfioctl.d/.0000*\n");
+    let rule = policy("[{ run = ['a'], undo = ['a', 'back'] }, ['spoil']]");
+    let ran = tools.run(&[], &format!("{rule}modprobe mlx5_vfio_pci; vfioctl bind --json 3b:00.1"));
+    ran.assert_status(1);
+    assert!(ran.changed().is_empty(), "{:?}", ran.changed());
+    let result = ran.result();
+    assert_eq!(
+        steps(&result)[5..],
+        ["save", "unbind", "unprepare", "override", "bind", "clear-override"],
+        "between the drivers, as it was done"
+    );
+    assert_eq!(tools.calls(), ["a ", "a back"]);
+    assert!(message(&result).contains("; still done: "), "{}", message(&result));
+}
+
+#[test]
+fn a_driver_that_blocks_or_a_device_that_goes_leaves_it_done_and_says_so() {
+    for (fault, status) in [("probe:block", 7), ("bind:vanish", 3)] {
+        let tools = Tools::new("");
+        let text = "modprobe mlx5_vfio_pci; vfioctl --timeout 1 bind --prepare --json 3b:00.1";
+        let ran = tools.run(&[&format!("0000:3b:00.1:{fault}")], text);
+        ran.assert_status(status);
+        assert_eq!(tools.calls(), [set("enable")]);
+        let message = message(&ran.result());
+        assert!(message.contains("; still done: ") && message.contains("migratable enable"), "{message}");
+    }
+}
+
+#[test]
+fn an_interrupt_lets_the_step_end_and_undoes_it() {
+    let tools = Tools::new("");
+    tools.add_step("a", 0);
+    tools.add(
+        "slow",
+        &format!("#!/bin/sh\n: > {0}\nsleep 1\necho slow >> {1}\n", tools.path("begun"), tools.path("calls")),
+    );
+    let rule =
+        policy("[{ run = ['a'], undo = ['a', 'back'] }, { run = ['slow'], undo = ['a', 'slow'] }, ['a', 'never']]");
+    let text = format!(
+        "{rule}exec 2>&1; env --default-signal=TERM {} apply 3b:00.1 & until [ -e {} ]; do sleep 0.02; done\n\
+         kill -TERM $!; wait $!; echo status $?",
+        support::VFIOCTL,
+        tools.path("begun")
+    );
+    let ran = tools.run(&[], &text);
+    assert!(ran.stdout.contains("status 1") && ran.stdout.contains("interrupted"), "{}", ran.stdout);
+    assert_eq!(tools.calls(), ["a ", "slow", "a slow", "a back"]);
+    assert!(ran.changed().is_empty(), "{:?}", ran.changed());
+}
+
+#[test]
+fn each_device_has_its_own() {
+    let tools = Tools::new("");
+    tools.add_step("a", 0);
+    let rule = policy("[['a', '{address}', '{vf_index}']]");
+    let ran = tools.run(&[], &format!("{rule}vfioctl apply --json"));
+    ran.assert_status(0);
+    let mut calls = tools.calls();
+    calls.sort();
+    let expected: Vec<String> = (0..4).map(|index| format!("a 0000:3b:00.{} {index}", index + 1)).collect();
+    assert_eq!(calls, expected);
+    // Of two, the one without a port is refused, and the other is not held up.
+    let tools = Tools::new("");
+    let ran = tools.run(&[], "vfioctl bind --prepare --json 3b:00.1 3b:00.2");
+    ran.assert_status(4);
+    let document = ran.json();
+    let outcomes = [0, 1].map(|index: usize| document["results"][index]["outcome"].as_str().unwrap());
+    assert_eq!(outcomes, ["bound", "refused"]);
+}
+
 // ---- what rules say
+
+#[test]
+fn a_rules_steps_are_shown() {
+    let tools = Tools::new("");
+    let rule = policy("[['a', '{pf}']]");
+    let ran = tools.run(&[], &format!("{rule}vfioctl show --json 3b:00.1"));
+    assert_eq!(ran.json()["device"]["policy"]["prepare"], json!([["a", "{pf}"]]), "{}", ran.stdout);
+    let ran = tools.run(&[], &format!("{rule}vfioctl show 3b:00.1"));
+    assert!(ran.stdout.contains("auto, in /etc/vfioctl.d/50-vf.toml, prepare [[\"a\", \"{pf}\"]]"), "{}", ran.stdout);
+    let ran = tools.run(&[], &format!("{rule}chmod 666 /etc/vfioctl.d/50-vf.toml; vfioctl show 3b:00.1"));
+    assert!(
+        ran.stdout.contains("prepare steps refused: /etc/vfioctl.d/50-vf.toml may be written by everybody"),
+        "{}",
+        ran.stdout
+    );
+}
 
 #[test]
 fn a_dry_run_shows_the_words_and_runs_nothing() {

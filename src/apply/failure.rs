@@ -61,7 +61,7 @@ impl StepError {
             StepError::Prepare(_) => Failure::new(
                 Kind::Preparation,
                 message,
-                "run it by hand to see what is wrong; --no-prepare binds without it",
+                "run it by hand to see what is wrong; 'vfioctl bind --no-prepare' does without",
             ),
             StepError::Load(LoadError::Run(error)) => match error {
                 RunError::TimedOut { .. } => {

@@ -53,6 +53,10 @@ pub fn run(context: &Context, options: &Bind) -> Result<u8> {
 pub fn bind_all(context: &Context, addresses: &[Address], request: &Request) -> Result<Vec<DeviceResult>> {
     let chooser = context.chooser()?.with_modules();
     context.refuse_other_kernel(&chooser)?;
+    if matches!(request.preparing, Preparing::AsKept) {
+        // A file that is left out may have something to say of what comes before the driver.
+        let _ = context.policy();
+    }
     let binder = Binder { context, chooser, together: addresses };
     Ok(context.each(addresses, |address| binder.bind(address, |_| Ok(Some(request.clone())))))
 }

@@ -250,5 +250,10 @@ pub fn policy_view(policy: &Policy, device: &Device) -> Option<PolicyView> {
         Decision::Rule(rule) => (rule, None),
         Decision::OtherDevice(rule) => (rule, Some(rule.mismatch(device))),
     };
-    Some(PolicyView { driver: rule.driver.clone(), file: rule.file.display().to_string(), mismatch })
+    let (prepare, prepare_refused) = match rule.recipe() {
+        Ok(recipe) => (recipe.cloned(), None),
+        Err(distrust) => (None, Some(distrust.to_string())),
+    };
+    let file = rule.file.display().to_string();
+    Some(PolicyView { driver: rule.driver.clone(), file, mismatch, prepare, prepare_refused })
 }

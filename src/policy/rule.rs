@@ -387,6 +387,18 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_before_the_driver_can_be_written_in_tables() {
+        let rules = policy(
+            "[[device]]\nclass = '02'\ndriver = 'auto'\n[[device.prepare]]\nrun = ['x', '{pf}']\nundo = ['y']\n\
+             [[device.prepare]]\nrun = ['z']\ntimeout = 5\n[[device]]\nid = '15b3:101e'\ndriver = 'auto'",
+        );
+        let [first, second] = rules.rules.as_slice() else { panic!() };
+        let recipe = first.recipe().unwrap().unwrap().to_string();
+        assert_eq!(recipe, r#"[{ run = ["x", "{pf}"], undo = ["y"] }, { run = ["z"], timeout = 5 }]"#);
+        assert_eq!(second.recipe(), Ok(None));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, word) in [
             ("[[device]]\ndriver = 'auto'", "every device"),

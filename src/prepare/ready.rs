@@ -59,7 +59,7 @@ impl<'a> Preparer<'a> {
                     device.address,
                     host.root().display()
                 ),
-                "run vfioctl there (chroot, nsenter), or say --no-prepare",
+                "run vfioctl there (chroot, nsenter); 'vfioctl bind --no-prepare' does without",
             ));
         }
         Ok(Preparer {
@@ -305,7 +305,7 @@ impl<'a> Preparer<'a> {
     fn no_vf(&self, placeholder: &str) -> Failure {
         self.refusal(
             format!("a prepare step uses {placeholder}, and this device is no VF"),
-            "mend the step or its selectors in vfioctl.d, or say --no-prepare",
+            "mend the step or its selectors in vfioctl.d; 'vfioctl bind --no-prepare' does without",
         )
     }
 

@@ -10,6 +10,7 @@ use crate::address::Address;
 use crate::class;
 use crate::kernel_name::DriverName;
 use crate::policy::Choice;
+use crate::prepare::Recipe;
 use crate::sysfs::Device;
 use crate::verdict::{Candidate, Verdict};
 
@@ -42,6 +43,12 @@ pub struct PolicyView {
     pub file: String,
     /// Why it is not about this device, if the rule expects another one at its address.
     pub mismatch: Option<String>,
+    /// What is to be done before the driver comes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prepare: Option<Recipe>,
+    /// Why that is not to be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prepare_refused: Option<String>,
 }
 
 impl DeviceView {
@@ -221,7 +228,14 @@ pub fn show(output: Output, view: &ShowView) -> io::Result<()> {
 fn policy_text(policy: &PolicyView) -> String {
     match &policy.mismatch {
         Some(mismatch) => format!("none: {mismatch}"),
-        None => format!("{}, in {}", policy.driver, policy.file),
+        None => {
+            let prepare = match (&policy.prepare, &policy.prepare_refused) {
+                (_, Some(refused)) => format!(", prepare steps refused: {refused}"),
+                (Some(recipe), None) => format!(", prepare {recipe}"),
+                (None, None) => String::new(),
+            };
+            format!("{}, in {}{prepare}", policy.driver, policy.file)
+        }
     }
 }
 
