@@ -128,7 +128,7 @@ fn request(rule: &Rule, manner: Manner) -> Request {
     let any_driver = matches!(rule.driver, Choice::Named(_));
     Request {
         choice: rule.driver.clone(),
-        preparing: Preparing::OfRule(rule.clone()),
+        preparing: Preparing::OfRule(Box::new(rule.clone())),
         manner: Manner { any_driver, ..manner },
         is_saving: false,
         must_be_vfio: false,

@@ -111,7 +111,7 @@ pub enum Preparing {
     /// What the policy says of the device now: whoever binds it anew does not lose that.
     AsKept,
     /// What this rule says.
-    OfRule(Rule),
+    OfRule(Box<Rule>),
     /// What the catalogue knows of the driver.
     Known,
     /// Nothing.

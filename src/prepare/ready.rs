@@ -186,7 +186,7 @@ impl<'a> Preparer<'a> {
         match program::resolve(word, &self.directories) {
             // What is not UTF-8 cannot have come from a word, but from PATH.
             Some(path) => path.into_os_string().into_string().map_err(|path| {
-                self.refusal(format!("the program {} has no name in UTF-8", path.display()), "mend PATH")
+                self.refusal(format!("the program {} has no name in UTF-8", path.to_string_lossy()), "mend PATH")
             }),
             None if word.starts_with('/') => Err(self.refusal(
                 format!("a prepare step runs {word}, which is no program here"),
