@@ -658,6 +658,20 @@ fn only_what_root_alone_can_change_is_run() {
     assert_eq!(tools.calls(), ["a "]);
 }
 
+#[test]
+fn what_would_not_be_run_again_is_not_kept() {
+    let tools = Tools::new("");
+    let ran = tools.run(&[], "chmod 775 /etc/vfioctl.d; vfioctl bind --prepare 3b:00.1");
+    ran.assert_status(4);
+    assert!(
+        ran.stderr.contains("would not be run again: /etc/vfioctl.d may be written by its group"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.writes().is_empty() && tools.calls().is_empty() && ran.policy().is_empty());
+    tools.run(&[], "chmod 775 /etc/vfioctl.d; vfioctl bind --no-save --prepare 3b:00.1").assert_status(0);
+}
+
 /// Another user's file, where this user may give files away; elsewhere there are none of another user's to be had.
 #[test]
 fn what_belongs_to_somebody_else_is_not_run() {

@@ -285,11 +285,23 @@ impl Binder<'_> {
     }
 
     fn draft(&self, device: &Device, choice: &Choice, recipe: Option<&Recipe>) -> Result<Draft, Failure> {
-        Draft::write(&self.context.host, device.address, &device.modalias, choice, recipe).map_err(|error| {
-            let mut failure = store_failure(device.address, &error);
+        let address = device.address;
+        let draft = Draft::write(&self.context.host, address, &device.modalias, choice, recipe).map_err(|error| {
+            let mut failure = store_failure(address, &error);
             failure.message.push_str("; nothing was touched");
             failure
-        })
+        })?;
+        match recipe.map(|_| draft.check_trust()) {
+            Some(Err(distrust)) => Err(Failure::new(
+                Kind::Unsafe,
+                format!(
+                    "{address}: prepare steps that are kept in {} would not be run again: {distrust}; nothing was touched",
+                    policy::own_file(&self.context.host, address).display()
+                ),
+                distrust.hint(),
+            )),
+            _ => Ok(draft),
+        }
     }
 }
 

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The one file a device that `bind` writes and `unbind` removes: whole or not there, whatever happens in between.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 use tempfile::{Builder, NamedTempFile};
 
 use super::rule::Choice;
+use super::trust::{self, Distrust};
 use crate::address::Address;
 use crate::host::Host;
 use crate::matcher::Modalias;
@@ -115,7 +116,8 @@ impl Draft {
             recipe.map(|recipe| format!("prepare = {recipe}\n")).unwrap_or_default()
         );
         let write = || -> io::Result<NamedTempFile> {
-            fs::create_dir_all(directory)?;
+            // Whatever the umask: what others could change is not believed in all it says.
+            DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
             // Hidden, so that no reader of the directory takes it for policy.
             let mut file = Builder::new()
                 .prefix(&format!(".{address}."))
@@ -129,6 +131,11 @@ impl Draft {
         };
         let file = write().map_err(|source| StoreError { action: "write", path: path.clone(), source })?;
         Ok(Draft { file, path })
+    }
+
+    /// Will what it says is to be run be believed, where it lies?
+    pub fn check_trust(&self) -> Result<(), Distrust> {
+        trust::check(self.file.as_file(), self.file.path())
     }
 
     /// Puts it in force.
