@@ -574,11 +574,11 @@ fn a_dry_run_shows_the_words_and_runs_nothing() {
 #[test]
 fn another_host_is_planned_for_and_asked_nothing() {
     let tools = Tools::new("");
-    let host = support::fixtures().join("connectx");
-    let ran = tools.run(&[], &format!("vfioctl --root {} bind --prepare --dry-run 3b:00.1", host.display()));
+    let host = copy("connectx");
+    let ran = tools.run(&[], &format!("vfioctl --root {} bind --prepare --dry-run 3b:00.1", host.path().display()));
     ran.assert_status(0);
     assert!(ran.stdout.contains("prepare devlink port function set '{port}' migratable enable"), "{}", ran.stdout);
-    let ran = tools.run(&[], &format!("vfioctl --root {} bind --prepare --no-save 3b:00.1", host.display()));
+    let ran = tools.run(&[], &format!("vfioctl --root {} bind --prepare --no-save 3b:00.1", host.path().display()));
     assert_eq!(ran.status, 4, "{}", ran.stderr);
     assert!(ran.stderr.contains("would be run on this machine"), "{}", ran.stderr);
     assert_eq!((tools.calls().len(), tools.questions()), (0, 0));
