@@ -71,6 +71,8 @@ pub struct StepRecord {
 pub struct ProgramRecord {
     /// Its words, as it is given them.
     pub command: Vec<String>,
+    /// What would be run to put it back.
+    pub undo: Option<Vec<String>>,
     /// It showed that what it does is done: it was not run.
     pub already: bool,
     /// How it ended; `None`: it was not run, or did not end by itself.

@@ -2,9 +2,10 @@
 //! Running another program, but not for longer than one is willing to wait.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -18,6 +19,9 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// What a program has printed is all there when it has ended; longer than this is waited for nobody else who still holds
 /// its standard error.
 const LINGER: Duration = Duration::from_millis(100);
+
+/// How much is kept of a program's standard error: more than anyone will read.
+const COMPLAINT: usize = 1 << 20;
 
 /// A program that came to its end.
 #[derive(Debug)]
@@ -59,6 +63,12 @@ pub struct Printed {
     pub is_cut: bool,
 }
 
+impl Printed {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).trim().to_string()
+    }
+}
+
 /// A program whose standard output was asked for.
 #[derive(Debug)]
 pub struct Answer {
@@ -85,10 +95,10 @@ pub fn ask(command: &mut Command, timeout: Duration, limit: usize) -> Result<Ans
     let start = |source| RunError::Start { program: program.clone(), source };
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(start)?;
-    let lines = read_aside(child.stderr.take().expect("it was asked to be piped"));
-    let tail = Tail::of(child.stdout.take().expect("it was asked to be piped"), limit);
+    let stderr = Tail::of(child.stderr.take().expect("it was asked to be piped"), COMPLAINT);
+    let stdout = Tail::of(child.stdout.take().expect("it was asked to be piped"), limit);
     match wait(&mut child, timeout).map_err(start)? {
-        Some(status) => Ok(Answer { status, stdout: tail.end(), stderr: collect(&lines) }),
+        Some(status) => Ok(Answer { status, stdout: stdout.end(), stderr: stderr.end().text() }),
         None => {
             kill(child);
             Err(RunError::TimedOut { program, after: timeout })
@@ -108,7 +118,7 @@ pub fn log(command: &mut Command, timeout: Duration, limit: usize) -> Result<Log
     // The command holds the pipe's other end as long as it is asked to.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = spawned.map_err(start)?;
-    let tail = Tail::of(std::fs::File::from(reader), limit);
+    let tail = Tail::of(File::from(reader), limit);
     let status = wait(&mut child, timeout).map_err(start)?;
     if status.is_none() {
         kill(child);
@@ -123,9 +133,9 @@ pub fn run(command: &mut Command, timeout: Duration) -> Result<Finished, RunErro
     let start = |source| RunError::Start { program: program.clone(), source };
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(start)?;
-    let lines = read_aside(child.stderr.take().expect("it was asked to be piped"));
+    let stderr = Tail::of(child.stderr.take().expect("it was asked to be piped"), COMPLAINT);
     match wait(&mut child, timeout).map_err(start)? {
-        Some(status) => Ok(Finished { status, stderr: collect(&lines) }),
+        Some(status) => Ok(Finished { status, stderr: stderr.end().text() }),
         None => {
             kill(child);
             Err(RunError::TimedOut { program, after: timeout })
@@ -204,33 +214,6 @@ impl Tail {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         Printed { bytes: std::mem::take(&mut kept.bytes).into(), is_cut: kept.is_cut }
     }
-}
-
-/// Reads lines in a thread, which ends when nobody has the other end any more.
-fn read_aside(pipe: ChildStderr) -> Receiver<Vec<u8>> {
-    let (sender, lines) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    lines
-}
-
-/// The lines until the end, or what there is of them in a short moment.
-fn collect(lines: &Receiver<Vec<u8>>) -> String {
-    let started = Instant::now();
-    let mut text = Vec::new();
-    while let Ok(line) = lines.recv_timeout(LINGER.saturating_sub(started.elapsed())) {
-        text.extend(line);
-        text.push(b'\n');
-        if started.elapsed() > LINGER {
-            break;
-        }
-    }
-    String::from_utf8_lossy(&text).trim().to_string()
 }
 
 #[cfg(test)]

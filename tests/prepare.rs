@@ -143,6 +143,7 @@ fn a_connectx_vf_is_made_migratable_between_the_drivers() {
     let command = [&*tools.path("devlink"), "port", "function", "set", PORT, "migratable", "enable"];
     assert_eq!(step["command"], json!(command));
     assert_eq!(step["target"], command.join(" "));
+    assert_eq!(step["undo"], json!([&command[..6], &["disable"]].concat()));
     assert_eq!((&step["exit_status"], &step["output"]), (&json!(0), &json!("enabled\n")));
     assert_eq!((&step["already"], &step["timed_out"], &step["done"]), (&json!(false), &json!(false), &json!(true)));
     assert_eq!(ran.changed(), [VF]);

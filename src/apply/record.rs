@@ -25,16 +25,17 @@ pub fn step_record(step: &Step) -> StepRecord {
         Action::Probe => ("probe", None),
     };
     let program = match &step.action {
-        Action::Prepare(preparation) => Some(program(preparation, &preparation.command)),
-        Action::Unprepare(preparation) => preparation.undo.as_ref().map(|undo| program(preparation, undo)),
+        Action::Prepare(preparation) => Some(program(preparation, &preparation.command, preparation.undo.as_ref())),
+        Action::Unprepare(preparation) => preparation.undo.as_ref().map(|undo| program(preparation, undo, None)),
         _ => None,
     };
     StepRecord { step: name, target, reason: step.reason.clone(), done: false, program }
 }
 
-fn program(preparation: &Preparation, command: &[String]) -> ProgramRecord {
+fn program(preparation: &Preparation, command: &[String], undo: Option<&Vec<String>>) -> ProgramRecord {
     ProgramRecord {
         command: command.to_vec(),
+        undo: undo.cloned(),
         already: preparation.is_done,
         exit_status: None,
         signal: None,
