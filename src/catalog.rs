@@ -87,8 +87,12 @@ pub struct Driver {
     pub denylist: Vec<Denied>,
     /// The drivers of which a VF's PF must be on one; empty: it does not matter.
     pub pf_drivers: Vec<&'static str>,
+    /// The modules of these drivers, in the same order.
+    pub pf_modules: Vec<&'static str>,
     /// What happens on a VF whose PF is on none of [`Driver::pf_drivers`].
     pub without_pf_driver: Option<Shortfall>,
+    /// What else the PF must be; `None`: nothing that user space can see.
+    pub pf_state: Option<PfState>,
     /// What happens on a function that is no VF; `None`: all is well.
     pub on_non_vf: Option<Shortfall>,
     /// What it can do that plain `vfio-pci` cannot.
@@ -161,6 +165,38 @@ pub struct Shortfall {
     pub errno: Option<Errno>,
     /// Why, to be shown.
     pub reason: &'static str,
+}
+
+/// What a PF must be, beyond being on the right driver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PfState {
+    /// What shows that it is.
+    pub sign: PfSign,
+    /// What happens on a VF if it is not.
+    pub otherwise: Shortfall,
+    /// The command that mends that, with `{pf}` to be filled in.
+    pub mend: &'static str,
+    /// Where that is known from.
+    pub source: &'static str,
+}
+
+/// Something in a PF's directory of sysfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PfSign {
+    /// An attribute's value; where the attribute is not there it says nothing.
+    Attribute {
+        /// The attribute, below the PF's directory.
+        path: &'static str,
+        /// What it must read.
+        value: &'static str,
+    },
+    /// An entry.
+    Entry {
+        /// How its name begins.
+        prefix: &'static str,
+    },
 }
 
 /// How far a driver falls short.
@@ -385,8 +421,25 @@ impl Driver {
 
     /// How it falls short on a VF whose PF is on `pf_driver`, if on any.
     pub fn shortfall_on_vf(&self, pf_driver: Option<&str>) -> Option<&Shortfall> {
-        let served = pf_driver.is_some_and(|pf| self.pf_drivers.contains(&pf));
-        self.without_pf_driver.as_ref().filter(|_| !served)
+        self.without_pf_driver.as_ref().filter(|_| !self.is_served_by(pf_driver))
+    }
+
+    /// The PF's driver that a module of [`Driver::pf_modules`] registers.
+    pub fn pf_driver_of(&self, module: &str) -> Option<&'static str> {
+        let index = self.pf_modules.iter().position(|known| *known == module)?;
+        self.pf_drivers.get(index).copied()
+    }
+
+    /// Whether a VF's PF is on a driver that serves it, where that matters.
+    pub fn is_served_by(&self, pf_driver: Option<&str>) -> bool {
+        self.pf_drivers.is_empty() || pf_driver.is_some_and(|pf| self.pf_drivers.contains(&pf))
+    }
+
+    /// The first release known to migrate, where `release` has the driver and is older. A release that is older than the
+    /// driver has it backported, and then its number says nothing about what it can do.
+    pub fn migrates_only_since(&self, release: &str) -> Option<KernelVersion> {
+        let kernel = KernelVersion::parse(release).filter(|kernel| *kernel >= self.first_kernel)?;
+        self.features.migration.first().map(|first| first.since).filter(|since| kernel < *since)
     }
 
     /// What migration can do on a kernel release; `None` if nothing, or if the release says nothing.
@@ -658,6 +711,22 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_can_have_the_driver_without_migration() {
+        for (module, release, since) in [
+            ("virtio_vfio_pci", "6.8.0-149-generic", Some("6.13")),
+            ("virtio_vfio_pci", "6.12.107+deb13-amd64", Some("6.13")),
+            ("virtio_vfio_pci", "6.13.0", None),
+            ("virtio_vfio_pci", "5.14.0-570.el9.x86_64", None),
+            ("virtio_vfio_pci", "garbage", None),
+            ("mlx5_vfio_pci", "5.18.0", None),
+            ("mlx5_vfio_pci", "5.14.0-570.el9.x86_64", None),
+            ("vfio_pci", "6.12.0", None),
+        ] {
+            assert_eq!(driver(module).migrates_only_since(release), since.map(version), "{module} on {release}");
+        }
+    }
+
+    #[test]
     fn shortfalls_are_those_of_the_probes() {
         use Errno::{Einval, Enodev};
         use Outcome::{Fails, Limited};
@@ -696,9 +765,15 @@ mod tests {
             assert!(d.architectures.iter().all(|a| machines.contains(&&**a)), "{name}");
             assert!(d.kconfig.is_none_or(|symbol| symbol.starts_with("CONFIG_")), "{name}");
             assert_eq!(d.pf_drivers.is_empty(), d.without_pf_driver.is_none(), "{name}");
+            assert_eq!(d.pf_drivers.len(), d.pf_modules.len(), "{name}");
+            for (driver, module) in d.pf_drivers.iter().zip(&d.pf_modules) {
+                assert_eq!(d.pf_driver_of(module), Some(*driver), "{name}");
+            }
+            assert!(d.pf_state.is_none() || !d.pf_drivers.is_empty(), "{name}");
+            assert!(d.pf_state.as_ref().is_none_or(|state| state.mend.contains("{pf}")), "{name}");
             assert_eq!(d.function == Function::Vf, d.on_non_vf.is_some(), "{name}");
-            let shortfalls = [&d.without_pf_driver, &d.on_non_vf];
-            for s in shortfalls.into_iter().flatten() {
+            let otherwise = d.pf_state.as_ref().map(|state| &state.otherwise);
+            for s in [d.without_pf_driver.as_ref(), d.on_non_vf.as_ref(), otherwise].into_iter().flatten() {
                 assert_eq!(s.errno.is_some(), s.outcome == Outcome::Fails, "{name}");
             }
             let migration = &d.features.migration;

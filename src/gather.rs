@@ -6,14 +6,15 @@ use std::fs;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::catalog::{Catalog, Driver};
 use crate::guard;
 use crate::host::Host;
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::matcher::{Match, Modalias, rank};
-use crate::modules::{ModuleState, Modules, TableError, Tables};
+use crate::modules::{self, ModuleState, Modules, TableError, Tables};
 use crate::plan::{Facts, Sibling, Target};
-use crate::sysfs::{Device, Group, Node, Overrides, ReadError};
-use crate::verdict::{self, Candidate, ModuleFacts, Position, judge};
+use crate::sysfs::{self, Device, Group, Node, Overrides, ReadError};
+use crate::verdict::{self, Candidate, ModuleFacts, Native, Pf, Position, Subject, judge};
 
 /// Finds candidates, with one reading of the tables for all devices.
 pub struct Chooser<'a> {
@@ -46,22 +47,66 @@ impl<'a> Chooser<'a> {
         target.module.as_ref().is_some_and(|module| self.tables.table.names(module.as_str()))
     }
 
-    /// The drivers for a modalias in a position, best first.
-    pub fn candidates(&self, modalias: &Modalias, position: &Position) -> Result<Vec<Candidate>, ReadError> {
-        let matches = rank(&self.tables.table, modalias);
-        let facts = self.module_facts(&matches)?;
-        Ok(judge(matches, modalias, position, &facts))
+    /// The drivers for a modalias alone, best first.
+    pub fn for_modalias(&self, modalias: &Modalias) -> Result<Vec<Candidate>, ReadError> {
+        self.candidates(modalias, None, Position::Unknown)
     }
 
     /// The drivers for a device, best first.
     pub fn for_device(&self, device: &Device) -> Result<Vec<Candidate>, ReadError> {
-        self.candidates(&device.modalias, &self.position(device)?)
+        self.candidates(&device.modalias, Some(device.address), self.position(device)?)
     }
 
-    /// A device's position; the PF's driver is read only where there is a PF.
+    fn candidates(
+        &self,
+        modalias: &Modalias,
+        address: Option<Address>,
+        position: Position,
+    ) -> Result<Vec<Candidate>, ReadError> {
+        let matches = rank(&self.tables.table, modalias);
+        let facts = self.module_facts(&matches)?;
+        Ok(judge(matches, &Subject { modalias, address, position, release: &self.tables.release }, &facts))
+    }
+
+    /// A device's position, with what mends a wrong one. Of a PF only what is wrong is looked into.
     fn position(&self, device: &Device) -> Result<Position, ReadError> {
-        let pf_driver = device.pf.map(|pf| driver_of(self.host, pf)).transpose()?.flatten();
-        Ok(Position::of(device, pf_driver))
+        let made_for_it = made_for(device);
+        if device.is_bridge() {
+            return Ok(Position::Bridge);
+        }
+        let Some(address) = device.pf else {
+            let asks = made_for_it.is_some_and(|driver| driver.on_non_vf.is_some());
+            let total = if asks { count(self.host, device.address, "sriov_totalvfs")? } else { 0 };
+            return Ok(Position::NotVf { vf: device.vfs.first().copied(), can_have_vfs: total > 0 });
+        };
+        let driver = driver_of(self.host, address)?;
+        let mut pf = Pf { address, driver, not_up: None, native: Native::Unknown, vfs: 0 };
+        let name = pf.driver.as_ref().map(DriverName::as_str);
+        match made_for_it.filter(|made| !made.pf_drivers.is_empty()) {
+            Some(made) if made.is_served_by(name) => pf.not_up = not_up(self.host, address, made)?,
+            Some(made) => {
+                pf.native = self.native(address, made)?;
+                pf.vfs = count(self.host, address, "sriov_numvfs")?;
+            }
+            None => {}
+        }
+        Ok(Position::Vf(pf))
+    }
+
+    /// Which driver a PF could be on for the sake of its VFs' variant.
+    fn native(&self, pf: Address, variant: &Driver) -> Result<Native, ReadError> {
+        let Some(pf) = Device::read(self.host, pf)? else { return Ok(Native::Unknown) };
+        let mut is_known = false;
+        for name in &variant.pf_modules {
+            let module: ModuleName = name.parse().expect("a name of the catalogue");
+            // A table that cannot be read tells nothing; what reads all of it has said so by now.
+            let table = modules::native_table(self.host, &self.tables.release, &module).unwrap_or_default();
+            if table.iter().any(|pattern| pattern.matches(pf.modalias.as_str())) {
+                return Ok(Native::Module(module));
+            }
+            is_known |= !table.is_empty();
+        }
+        Ok(if is_known { Native::Unlisted } else { Native::Unknown })
     }
 
     fn module_facts(&self, matches: &[Match]) -> Result<ModuleFacts, ReadError> {
@@ -84,30 +129,68 @@ impl<'a> Chooser<'a> {
     }
 }
 
-/// The answers of a [`Chooser`] for many devices: those that are alike are asked about once.
+/// The answers of a [`Chooser`] for many devices: those that are alike are asked about once, and so is a PF with many VFs.
 pub struct BestOf<'a> {
     chooser: Chooser<'a>,
-    known: BTreeMap<(String, Option<DriverName>, bool), Option<String>>,
+    known: BTreeMap<(String, Option<DriverName>, bool, Option<String>), Option<String>>,
+    not_up: BTreeMap<Address, Option<String>>,
 }
 
 impl<'a> BestOf<'a> {
     /// Answers from `chooser`.
     pub fn new(chooser: Chooser<'a>) -> BestOf<'a> {
-        BestOf { chooser, known: BTreeMap::new() }
+        BestOf { chooser, known: BTreeMap::new(), not_up: BTreeMap::new() }
     }
 
     /// The name of the best driver for a device whose PF, if it has one, is on `pf_driver`.
     pub fn name(&mut self, device: &Device, pf_driver: Option<&DriverName>) -> Result<Option<String>, ReadError> {
-        let key = (device.modalias.as_str().to_string(), pf_driver.cloned(), device.pf.is_some());
+        let not_up = self.not_up(device, pf_driver)?;
+        let key = (device.modalias.as_str().to_string(), pf_driver.cloned(), device.pf.is_some(), not_up.clone());
         if let Some(name) = self.known.get(&key) {
             return Ok(name.clone());
         }
-        let position = Position::of(device, pf_driver.cloned());
-        let candidates = self.chooser.candidates(&device.modalias, &position)?;
+        let position = match device.pf {
+            _ if device.is_bridge() => Position::Bridge,
+            Some(address) => {
+                Position::Vf(Pf { address, driver: pf_driver.cloned(), not_up, native: Native::Unknown, vfs: 0 })
+            }
+            None => Position::NotVf { vf: None, can_have_vfs: false },
+        };
+        let candidates = self.chooser.candidates(&device.modalias, Some(device.address), position)?;
         let name = verdict::chosen(&candidates).map(|candidate| candidate.name().to_string());
         self.known.insert(key, name.clone());
         Ok(name)
     }
+
+    fn not_up(&mut self, device: &Device, pf_driver: Option<&DriverName>) -> Result<Option<String>, ReadError> {
+        let made = made_for(device).filter(|made| made.is_served_by(pf_driver.map(DriverName::as_str)));
+        let Some((pf, made)) = device.pf.zip(made) else { return Ok(None) };
+        if let Some(known) = self.not_up.get(&pf) {
+            return Ok(known.clone());
+        }
+        let found = not_up(self.chooser.host, pf, made)?;
+        self.not_up.insert(pf, found.clone());
+        Ok(found)
+    }
+}
+
+/// The variant that the catalogue knows for a device.
+fn made_for(device: &Device) -> Option<&'static Driver> {
+    Catalog::bundled().for_id(device.modalias.vendor_id(), device.modalias.device_id()).next()
+}
+
+/// What shows that a PF is not up as its VFs' variant needs it.
+fn not_up(host: &Host, pf: Address, variant: &Driver) -> Result<Option<String>, ReadError> {
+    match &variant.pf_state {
+        Some(state) => sysfs::not_up(host, pf, &state.sign),
+        None => Ok(None),
+    }
+}
+
+/// A number among a device's attributes; 0 where there is none.
+fn count(host: &Host, address: Address, attribute: &str) -> Result<u16, ReadError> {
+    let text = Node::new(host.device(address)).read_if_there(attribute)?;
+    Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
 }
 
 /// Reads all that plans need; `patience` is for the override, which on older kernels waits for the device's lock.

@@ -188,6 +188,22 @@ impl Host {
         self.root.join("sys/kernel/security/lockdown")
     }
 
+    /// Where Kubernetes' device plugins have their sockets: the kubelet's directory for these, and the one for plugins of all
+    /// kinds (k8s.io/kubelet `DevicePluginPath`; the kubelet's `DefaultKubeletPluginsRegistrationDirName`).
+    pub fn device_plugin_sockets(&self) -> [PathBuf; 2] {
+        ["device-plugins", "plugins_registry"].map(|name| self.root.join("var/lib/kubelet").join(name))
+    }
+
+    /// What the SR-IOV network operator keeps.
+    pub fn sriov_operator(&self) -> PathBuf {
+        self.root.join("etc/sriov-operator")
+    }
+
+    /// What NVIDIA's GPU operator has found ready.
+    pub fn gpu_operator(&self) -> PathBuf {
+        self.root.join("run/nvidia/validations")
+    }
+
     /// Locks, one a device.
     pub fn locks(&self) -> PathBuf {
         self.root.join("run/vfioctl")

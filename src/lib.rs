@@ -27,6 +27,8 @@
 //! * [`interrupt`] turns Ctrl-C into a wish to stop, at a point where nothing is half done.
 //! * [`process`] runs another program, but not for ever.
 //! * [`names`] are hardware names from udev's hwdb.
+//! * [`require`] is pure: what must come with a driver, or nothing is done.
+//! * [`consumers`] looks for software on the host that knows a device by the string vfio-pci alone.
 //! * [`report`] shows one result as text or as JSON.
 
 pub mod address;
@@ -35,6 +37,7 @@ pub mod catalog;
 pub mod class;
 pub mod cli;
 pub mod command;
+pub mod consumers;
 pub mod drop_in;
 pub mod gather;
 pub mod guard;
@@ -51,6 +54,7 @@ pub mod policy;
 pub mod prepare;
 pub mod process;
 pub mod report;
+pub mod require;
 pub mod sysfs;
 pub mod target;
 pub mod verdict;

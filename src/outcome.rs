@@ -111,6 +111,8 @@ pub enum Kind {
     Identity,
     /// Another choice is kept for this device, by another tool or in another file.
     Conflict,
+    /// What is required of the driver cannot be had here.
+    Requirement,
     /// No VFIO driver matches.
     NoDriver,
     /// The kernel or the file system says the caller may not.
@@ -135,7 +137,7 @@ impl Kind {
         match self {
             Kind::Failed | Kind::Interrupted | Kind::Module | Kind::Preparation => 1,
             Kind::NoDevice => 3,
-            Kind::Unsafe | Kind::NotForDevice | Kind::Identity | Kind::Conflict => 4,
+            Kind::Unsafe | Kind::NotForDevice | Kind::Identity | Kind::Conflict | Kind::Requirement => 4,
             Kind::NoDriver => 5,
             Kind::Permission => 6,
             Kind::Timeout => 7,
@@ -147,7 +149,13 @@ impl Kind {
     pub fn is_refusal(self) -> bool {
         matches!(
             self,
-            Kind::NoDevice | Kind::Unsafe | Kind::NotForDevice | Kind::Identity | Kind::Conflict | Kind::NoDriver
+            Kind::NoDevice
+                | Kind::Unsafe
+                | Kind::NotForDevice
+                | Kind::Identity
+                | Kind::Conflict
+                | Kind::Requirement
+                | Kind::NoDriver
         )
     }
 }

@@ -10,7 +10,7 @@ use crate::modules::ModuleState;
 use crate::outcome::{Failure, Kind};
 use crate::prepare::Preparation;
 use crate::sysfs::{Device, Group};
-use crate::verdict::{Candidate, Verdict};
+use crate::verdict::{Candidate, Verdict, to_mend};
 
 /// What is known of a device before anything is done to it.
 #[derive(Clone, Debug)]
@@ -265,7 +265,10 @@ fn best_targets(
                 candidate.name(),
                 candidate.reasons.join("; ")
             ),
-            "mend that, or leave --strict out to take the next best",
+            format!(
+                "{}, or leave --strict out to take the next best",
+                to_mend(&candidate.mend).unwrap_or("mend that".to_string())
+            ),
         ));
     }
     let mut targets =
@@ -280,7 +283,7 @@ fn best_targets(
         });
     let Some(best) = targets.next() else {
         let why = blocked.map_or(String::new(), |candidate| {
-            format!(" and can be used: {}: {}", candidate.name(), candidate.reasons.join("; "))
+            format!(" and can be used: {}: {}", candidate.name(), candidate.doubt())
         });
         return Err(Failure::new(
             Kind::NoDriver,
@@ -300,9 +303,9 @@ fn doubts(wanted: &Wanted) -> Vec<String> {
     for (candidate, _) in candidates {
         match candidate.verdict {
             Verdict::Blocked => {
-                doubts.push(format!("{} passed over: {}", candidate.name(), candidate.reasons.join("; ")));
+                doubts.push(format!("{} passed over: {}", candidate.name(), candidate.doubt()));
             }
-            Verdict::Limited => doubts.push(format!("{}: {}", candidate.name(), candidate.reasons.join("; "))),
+            Verdict::Limited => doubts.push(format!("{}: {}", candidate.name(), candidate.doubt())),
             Verdict::Best | Verdict::Fallback => {}
         }
         if candidate.verdict != Verdict::Blocked {
@@ -601,6 +604,7 @@ pub fn restore(before: &Binding, now: &Binding, prepared: &[Preparation]) -> Vec
 mod tests {
     use super::*;
     use crate::matcher::Source;
+    use crate::verdict::Ability;
 
     const VF: &str = "pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00";
     const BRIDGE: &str = "pci:v00008086d00002030sv00008086sd00000000bc06sc04i00";
@@ -638,6 +642,9 @@ mod tests {
             source: Source::ModulesAlias,
             verdict,
             reasons: vec!["a reason".to_string()],
+            mend: vec!["a command".to_string()],
+            migration: Ability::Depends,
+            dirty_tracking: Ability::No,
         };
         (candidate, state)
     }
@@ -776,9 +783,12 @@ mod tests {
         ]);
         let device = facts(VF, None, None);
         assert_eq!(planned(&device, &wanted, Manner::default()), Ok("override=vfio-pci bind=vfio-pci".to_string()));
-        assert_eq!(planned(&device, &wanted, STRICT), Err(Kind::Unsafe));
+        let refused = bind(&device, &wanted, STRICT).unwrap_err();
+        assert_eq!(refused.kind, Kind::Unsafe);
+        assert!(refused.message.contains("qat_vfio_pci, cannot be used: a reason"), "{}", refused.message);
+        assert!(refused.hint.as_ref().unwrap().starts_with("to mend: a command, or leave --strict out"), "{refused:?}");
         let warnings = bind(&device, &wanted, Manner::default()).unwrap().warnings;
-        assert_eq!(warnings, ["qat_vfio_pci passed over: a reason"]);
+        assert_eq!(warnings, ["qat_vfio_pci passed over: a reason; to mend: a command"]);
         let none = Wanted::Best(vec![candidate("qat_vfio_pci", Verdict::Blocked, ModuleState::Loaded)]);
         assert_eq!(planned(&device, &none, Manner::default()), Err(Kind::NoDriver));
         assert_eq!(planned(&device, &Wanted::Best(Vec::new()), Manner::default()), Err(Kind::NoDriver));

@@ -56,7 +56,7 @@ pub fn among(candidates: &[Candidate], chooser: &Chooser<'_>, name: &DriverName)
         reason: format!("as asked for; {}", candidate.claim()),
     };
     let is_doubtful = matches!(candidate.verdict, Verdict::Blocked | Verdict::Limited);
-    let doubt = is_doubtful.then(|| format!("{}: {}", candidate.name(), candidate.reasons.join("; ")));
+    let doubt = is_doubtful.then(|| format!("{}: {}", candidate.name(), candidate.doubt()));
     Some((target, doubt))
 }
 

@@ -12,6 +12,7 @@ use crate::address::Address;
 use crate::class::ClassFilter;
 use crate::kernel_name::DriverName;
 use crate::matcher::Modalias;
+use crate::require::Feature;
 use driverctl::Driverctl;
 
 /// Give a PCI device the VFIO driver that fits it.
@@ -142,6 +143,10 @@ pub struct Bind {
     /// Take the best driver or none: no fallback
     #[arg(long)]
     pub strict: bool,
+
+    /// Refuse a driver that does not give this here
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
+    pub require: Vec<Feature>,
 
     /// Do it in spite of what speaks against it
     #[arg(long, value_name = "KIND", num_args = 0..=1, require_equals = true, default_missing_value = "driver", value_delimiter = ',')]

@@ -131,6 +131,7 @@ fn request(rule: &Rule, manner: Manner) -> Request {
         preparing: Preparing::OfRule(Box::new(rule.clone())),
         manner: Manner { any_driver, ..manner },
         is_saving: false,
+        require: rule.require.clone(),
         must_be_vfio: false,
     }
 }

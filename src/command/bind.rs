@@ -7,14 +7,18 @@ use super::context::{Context, UsageError, distinct};
 use crate::address::Address;
 use crate::apply::{Job, save_record, store_failure};
 use crate::cli::{Bind, Force};
+use crate::consumers;
 use crate::gather::{self, Chooser};
 use crate::host::Host;
+use crate::kernel_name::DriverName;
 use crate::outcome::{DeviceResult, Failure, Kind};
-use crate::plan::{self, BindPlan, Facts, Manner, Wanted};
-use crate::policy::{self, Choice, Decision, Draft, Policy, PolicyError, Rule};
+use crate::plan::{self, BindPlan, Facts, Manner, Target, Wanted};
+use crate::policy::{self, Choice, Decision, Draft, Policy, PolicyError, Rule, Terms};
 use crate::prepare::{Preparer, Recipe};
+use crate::require::{self, Feature, Requirement};
 use crate::sysfs::{Device, Group, ReadError};
 use crate::target;
+use crate::verdict::Candidate;
 
 /// Binds devices.
 pub fn run(context: &Context, options: &Bind) -> Result<u8> {
@@ -28,6 +32,9 @@ pub fn run(context: &Context, options: &Bind) -> Result<u8> {
     };
     if options.prepare && choice == Choice::None {
         anyhow::bail!(UsageError("--prepare with --driver none: there is no driver to prepare the device for".into()));
+    }
+    if !options.require.is_empty() && choice == Choice::None {
+        anyhow::bail!(UsageError("--require with --driver none: no driver gives nothing".into()));
     }
     let request = Request {
         choice,
@@ -43,6 +50,7 @@ pub fn run(context: &Context, options: &Bind) -> Result<u8> {
             is_unprobed: false,
         },
         is_saving: !options.no_save,
+        require: options.require.clone(),
         must_be_vfio: true,
     };
     let results = bind_all(context, &addresses, &request)?;
@@ -101,6 +109,8 @@ pub struct Request {
     pub manner: Manner,
     /// Is the choice to be kept?
     pub is_saving: bool,
+    /// What must come with the driver.
+    pub require: Vec<Feature>,
     /// Must the driver make a VFIO device? A policy may name any driver, and driverctl's users one that lists the device.
     pub must_be_vfio: bool,
 }
@@ -162,7 +172,11 @@ impl Binder<'_> {
             return Ok(result);
         };
         let draft = match request.is_saving {
-            true => Some(self.draft(&facts.device, &kept(&request.choice, &facts.device, &plan), recipe.as_ref())?),
+            true => {
+                let driver = kept(&request.choice, &facts.device, &plan);
+                let terms = Terms { driver: &driver, require: &request.require, recipe: recipe.as_ref() };
+                Some(self.draft(&facts.device, terms)?)
+            }
             false => None,
         };
         Ok(job.bind(&facts, plan, draft))
@@ -243,6 +257,12 @@ impl Binder<'_> {
         if let Some(recipe) = recipe {
             self.prepare(&facts, &mut plan, recipe, request)?;
         }
+        if request.choice == Choice::Auto {
+            let first = plan.attempts.first().and_then(|attempt| attempt.target.as_ref());
+            let driver = first.map(Target::name).or(facts.device.driver.as_ref().map(DriverName::as_str));
+            let remarks = driver.map(|name| consumers::remarks(&self.context.host, &facts.device, name));
+            plan.warnings.extend(remarks.into_iter().flatten());
+        }
         Ok((facts, plan))
     }
 
@@ -251,12 +271,19 @@ impl Binder<'_> {
         let address = device.address;
         let unreadable = |error: ReadError| Failure::plain(Kind::Failed, format!("{address}: {error}"));
         let candidates = self.chooser.for_device(device).map_err(unreadable)?;
+        let absent = target::absent(device, &candidates, &self.chooser.tables.release);
+        let meet = |candidates: Vec<Candidate>, named: Option<&str>| {
+            let is_strict = request.manner.is_strict;
+            let requirement = Requirement { features: &request.require, named, is_strict, absent: &absent };
+            require::meet(address, &requirement, candidates)
+        };
         let mut doubts = Vec::new();
         let wanted = match &request.choice {
             Choice::None => Wanted::NoDriver,
             Choice::Auto => {
-                doubts.extend(target::absent(device, &candidates, &self.chooser.tables.release));
-                let with_state = |candidate: crate::verdict::Candidate| {
+                let (candidates, remarks) = meet(candidates, None)?;
+                doubts.extend(remarks.into_iter().chain(absent));
+                let with_state = |candidate: Candidate| {
                     let state = self.chooser.state(&candidate.module);
                     (candidate, state)
                 };
@@ -264,7 +291,8 @@ impl Binder<'_> {
             }
             Choice::Named(name) => match target::among(&candidates, &self.chooser, name) {
                 Some((target, speaks_against)) => {
-                    doubts.extend(speaks_against);
+                    let (_, remarks) = meet(candidates, Some(target.name()))?;
+                    doubts.extend(speaks_against.into_iter().chain(remarks));
                     Wanted::Named(target)
                 }
                 None => {
@@ -277,6 +305,7 @@ impl Binder<'_> {
                     } else {
                         target::check_native(&self.context.host, &self.chooser, device, &target)?;
                     }
+                    meet(candidates, Some(target.name()))?;
                     Wanted::Named(target)
                 }
             },
@@ -284,14 +313,14 @@ impl Binder<'_> {
         Ok((wanted, doubts))
     }
 
-    fn draft(&self, device: &Device, choice: &Choice, recipe: Option<&Recipe>) -> Result<Draft, Failure> {
+    fn draft(&self, device: &Device, terms: Terms<'_>) -> Result<Draft, Failure> {
         let address = device.address;
-        let draft = Draft::write(&self.context.host, address, &device.modalias, choice, recipe).map_err(|error| {
+        let draft = Draft::write(&self.context.host, address, &device.modalias, terms).map_err(|error| {
             let mut failure = store_failure(address, &error);
             failure.message.push_str("; nothing was touched");
             failure
         })?;
-        match recipe.map(|_| draft.check_trust()) {
+        match terms.recipe.map(|_| draft.check_trust()) {
             Some(Err(distrust)) => Err(Failure::new(
                 Kind::Unsafe,
                 format!(

@@ -12,7 +12,7 @@ use crate::apply::Job;
 use crate::cli;
 use crate::gather;
 use crate::outcome::{DeviceResult, Failure, Kind};
-use crate::plan::{self, Action, Facts, Manner, Step};
+use crate::plan::{self, Action, Facts, Manner, Step, Wanted};
 use crate::policy::Policy;
 use crate::report;
 use crate::sysfs::{Device, VfRange};
@@ -69,7 +69,12 @@ struct Claim {
 /// `None`: no rule is about the device.
 fn look(binder: &Binder<'_>, policy: &Policy, device: Device) -> Result<Option<Claim>, Failure> {
     let Some(request) = decide(binder.context, policy, &device, Manner::default())? else { return Ok(None) };
-    let (wanted, doubts) = binder.wanted(&device, &request)?;
+    let (wanted, doubts) = match binder.wanted(&device, &request) {
+        // A driver without what is required is none for it, a native one even less: whether it can be had is seen to once
+        // the PF is up.
+        Err(failure) if failure.kind == Kind::Requirement => (Wanted::NoDriver, vec![failure.message]),
+        wanted => wanted?,
+    };
     let address = device.address;
     // What the override is now does not matter, and on older kernels reading it can wait for a probe.
     let facts = gather::surroundings(&binder.context.host, device, None).map_err(|error| held(address, error))?;

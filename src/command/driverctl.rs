@@ -53,8 +53,14 @@ fn set_override(context: &Context, address: Address, driver: &DriverName, option
     let choice = if means_the_best(driver) { Choice::Auto } else { Choice::parse(driver.as_str())? };
     let is_best = choice == Choice::Auto;
     let manner = Manner { is_unprobed: options.noprobe, ..Manner::default() };
-    let preparing = bind::Preparing::AsKept;
-    let request = bind::Request { choice, preparing, manner, is_saving: !options.nosave, must_be_vfio: false };
+    let request = bind::Request {
+        choice,
+        preparing: bind::Preparing::AsKept,
+        manner,
+        is_saving: !options.nosave,
+        require: Vec::new(),
+        must_be_vfio: false,
+    };
     let results = bind::bind_all(context, &[address], &request)?;
     for result in results.iter().filter(|result| is_best && result.error.is_none() && !context.is_dry_run) {
         if let Some(best) = result.driver.as_ref().filter(|best| best.as_str() != "vfio-pci") {

@@ -6,12 +6,13 @@ use anyhow::Result;
 use super::context::Context;
 use crate::address::Address;
 use crate::cli::Subject;
+use crate::consumers;
 use crate::gather::Chooser;
 use crate::matcher::{Modalias, OddityKind};
 use crate::outcome::{Failure, Kind};
 use crate::report;
 use crate::sysfs::Device;
-use crate::verdict::{self, Candidate, Position};
+use crate::verdict::{self, Candidate};
 
 /// A subject with what matches it.
 struct Found {
@@ -51,7 +52,7 @@ fn find(context: &Context, subject: &Subject, chooser: Chooser<'_>) -> Result<Re
             let candidates = chooser.for_device(&device)?;
             (Some(device.clone()), device.modalias, candidates)
         }
-        (None, Some(modalias)) => (None, modalias.clone(), chooser.candidates(modalias, &Position::Unknown)?),
+        (None, Some(modalias)) => (None, modalias.clone(), chooser.for_modalias(modalias)?),
         (None, None) => unreachable!("clap asks for one of them"),
     };
     let tables = chooser.tables;
@@ -97,7 +98,11 @@ pub fn run_explain(context: &Context, subject: &Subject) -> Result<u8> {
     }
     let best = verdict::chosen(&found.candidates);
     let (modalias, release) = (found.modalias.as_str(), found.release.as_str());
-    report::explain(context.output, found.address(), modalias, release, best, &found.candidates)?;
+    let warnings = match (&found.device, best) {
+        (Some(device), Some(best)) => consumers::remarks(&context.host, device, best.name()),
+        _ => Vec::new(),
+    };
+    report::explain(context.output, found.address(), modalias, release, best, &found.candidates, &warnings)?;
     Ok(exit_status(best))
 }
 

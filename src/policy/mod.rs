@@ -9,6 +9,6 @@ mod trust;
 mod udev;
 
 pub use rule::{Choice, Decision, Policy, PolicyError, Rule};
-pub use store::{Draft, StoreError, check_forgettable, check_replaceable, forget, has_own_file, own_file};
+pub use store::{Draft, StoreError, Terms, check_forgettable, check_replaceable, forget, has_own_file, own_file};
 pub use trust::Distrust;
 pub use udev::{reload_rules, write_rules};

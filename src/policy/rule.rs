@@ -15,6 +15,7 @@ use crate::drop_in::{self, DropInError};
 use crate::host::Host;
 use crate::kernel_name::DriverName;
 use crate::prepare::Recipe;
+use crate::require::Feature;
 use crate::sysfs::Device;
 
 /// All rules in force, in the order in which they are read: a later one wins.
@@ -30,6 +31,8 @@ pub struct Rule {
     selector: Selector,
     /// The driver such a device shall have.
     pub driver: Choice,
+    /// What must come with it.
+    pub require: Vec<Feature>,
     /// The file it stands in.
     pub file: PathBuf,
     /// What is to be done before.
@@ -113,6 +116,8 @@ struct Table {
     #[serde(default, deserialize_with = "address")]
     pf: Option<Address>,
     driver: Choice,
+    #[serde(default)]
+    require: Vec<Feature>,
     #[serde(default, deserialize_with = "recipe")]
     prepare: Option<Recipe>,
 }
@@ -229,17 +234,20 @@ impl Rule {
 fn parse(text: &str, path: &std::path::Path) -> Result<Vec<Rule>, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
     let mut rules = Vec::with_capacity(file.device.len());
-    for Table { address, id, subsystem, class, pf, driver, prepare } in file.device {
+    for Table { address, id, subsystem, class, pf, driver, require, prepare } in file.device {
         let selector = Selector { address, id, subsystem, class, pf };
         if selector.is_empty() {
             return Err(
                 "a [[device]] without any of address, id, subsystem, class, pf would be about every device".into()
             );
         }
+        if driver == Choice::None && !require.is_empty() {
+            return Err("driver = \"none\" gives nothing that could be required".into());
+        }
         if driver == Choice::None && prepare.is_some() {
             return Err("driver = \"none\" with prepare: there is no driver to prepare the device for".into());
         }
-        rules.push(Rule { selector, driver, file: path.to_path_buf(), recipe: prepare, distrust: None });
+        rules.push(Rule { selector, driver, require, file: path.to_path_buf(), recipe: prepare, distrust: None });
     }
     Ok(rules)
 }
@@ -399,6 +407,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_required_is_read() {
+        let rules = policy(
+            "[[device]]\nclass = '01'\ndriver = 'auto'\n\
+             [[device]]\nclass = '02'\ndriver = 'auto'\nrequire = ['migration', 'dirty-tracking']",
+        );
+        let required: Vec<&[Feature]> = rules.rules.iter().map(|rule| rule.require.as_slice()).collect();
+        assert_eq!(required, [&[] as &[Feature], &[Feature::Migration, Feature::DirtyTracking]]);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, word) in [
             ("[[device]]\ndriver = 'auto'", "every device"),
@@ -412,6 +430,9 @@ mod tests {
             ("[[device]]\nclass = '02'\ndriver = 'auto'\nprepare = [['x', '{slot}']]", "unknown placeholder {slot}"),
             ("[[device]]\nclass = '02'\ndriver = 'none'\nprepare = [['x']]", "no driver to prepare"),
             ("[device]\nclass = '02'\ndriver = 'auto'", "sequence"),
+            ("[[device]]\nclass = '02'\ndriver = 'auto'\nrequire = ['migrate']", "unknown variant `migrate`"),
+            ("[[device]]\nclass = '02'\ndriver = 'auto'\nrequire = 'migration'", "sequence"),
+            ("[[device]]\nclass = '02'\ndriver = 'none'\nrequire = ['migration']", "gives nothing"),
             ("[[device", "expected"),
         ] {
             let message = parse(text, Path::new("x.toml")).unwrap_err();

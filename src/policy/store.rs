@@ -15,6 +15,7 @@ use crate::address::Address;
 use crate::host::Host;
 use crate::matcher::Modalias;
 use crate::prepare::Recipe;
+use crate::require::Feature;
 
 /// How the files that are ours begin.
 const OWN: &str = "# Written by 'vfioctl ";
@@ -73,17 +74,22 @@ fn is_own(path: &Path) -> Option<bool> {
     }
 }
 
+/// What is kept of a choice.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The driver.
+    pub driver: &'a Choice,
+    /// What must come with it.
+    pub require: &'a [Feature],
+    /// What is to be done before it comes.
+    pub recipe: Option<&'a Recipe>,
+}
+
 impl Draft {
     /// Writes the choice for a device beside its place, so that a full disk or a read-only /etc shows before the device
     /// is touched.
-    pub fn write(
-        host: &Host,
-        address: Address,
-        modalias: &Modalias,
-        driver: &Choice,
-        recipe: Option<&Recipe>,
-    ) -> Result<Draft, StoreError> {
-        Draft::by("bind", host, address, Some(modalias), driver, recipe)
+    pub fn write(host: &Host, address: Address, modalias: &Modalias, terms: Terms<'_>) -> Result<Draft, StoreError> {
+        Draft::by("bind", host, address, Some(modalias), terms)
     }
 
     /// The same for a choice that was taken over from driverctl; without a modalias, as where no device is there, whatever
@@ -94,7 +100,7 @@ impl Draft {
         modalias: Option<&Modalias>,
         driver: &Choice,
     ) -> Result<Draft, StoreError> {
-        Draft::by("import-driverctl", host, address, modalias, driver, None)
+        Draft::by("import-driverctl", host, address, modalias, Terms { driver, require: &[], recipe: None })
     }
 
     fn by(
@@ -102,18 +108,20 @@ impl Draft {
         host: &Host,
         address: Address,
         modalias: Option<&Modalias>,
-        driver: &Choice,
-        recipe: Option<&Recipe>,
+        terms: Terms<'_>,
     ) -> Result<Draft, StoreError> {
         let path = own_file(host, address);
         check_replaceable(host, address)?;
         let directory = parent(&path);
         let id = modalias.map(|modalias| format!("id = \"{}:{}\"\n", modalias.vendor(), modalias.device()));
+        let names: Vec<String> = terms.require.iter().map(|feature| format!("\"{}\"", feature.name())).collect();
+        let require = if names.is_empty() { String::new() } else { format!("require = [{}]\n", names.join(", ")) };
         let text = format!(
             "{OWN}{verb}'; 'vfioctl unbind {address}' removes it. See vfioctl.d(5).\n\
-             [[device]]\naddress = \"{address}\"\n{}driver = \"{driver}\"\n{}",
+             [[device]]\naddress = \"{address}\"\n{}driver = \"{}\"\n{require}{}",
             id.unwrap_or_default(),
-            recipe.map(|recipe| format!("prepare = {recipe}\n")).unwrap_or_default()
+            terms.driver,
+            terms.recipe.map(|recipe| format!("prepare = {recipe}\n")).unwrap_or_default()
         );
         let write = || -> io::Result<NamedTempFile> {
             // Whatever the umask: what others could change is not believed in all it says.
@@ -178,6 +186,8 @@ mod tests {
     use crate::policy::{Decision, Policy};
     use crate::sysfs::Device;
 
+    const AUTO: Terms<'static> = Terms { driver: &Choice::Auto, require: &[], recipe: None };
+
     fn setup() -> (tempfile::TempDir, Host, Address, Modalias) {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path(), None).unwrap();
@@ -188,7 +198,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_and_forgotten() {
         let (_root, host, address, modalias) = setup();
-        let draft = Draft::write(&host, address, &modalias, &Choice::Auto, None).unwrap();
+        let draft = Draft::write(&host, address, &modalias, AUTO).unwrap();
         assert!(Policy::read(&host).0.rules.is_empty(), "a draft is not in force");
         let path = draft.commit().unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
@@ -209,11 +219,23 @@ mod tests {
         let text = "[{ run = ['x', '{pf} \"a\"'], undo = ['y', '{{}}'], timeout = 5 }, ['z']]";
         let table: toml::Table = format!("prepare = {text}").parse().unwrap();
         for recipe in [Recipe::Auto, Recipe::parse(&table["prepare"]).unwrap()] {
-            Draft::write(&host, address, &modalias, &Choice::Auto, Some(&recipe)).unwrap().commit().unwrap();
+            let terms = Terms { recipe: Some(&recipe), ..AUTO };
+            Draft::write(&host, address, &modalias, terms).unwrap().commit().unwrap();
             let (policy, errors) = Policy::read(&host);
             assert!(errors.is_empty(), "{errors:?}");
             assert_eq!(policy.rules[0].recipe(), Ok(Some(&recipe)));
         }
+    }
+
+    #[test]
+    fn what_is_required_is_kept() {
+        let (_root, host, address, modalias) = setup();
+        let required = [Feature::Migration, Feature::DirtyTracking];
+        let terms = Terms { require: &required, ..AUTO };
+        Draft::write(&host, address, &modalias, terms).unwrap().commit().unwrap();
+        let (policy, errors) = Policy::read(&host);
+        assert!(errors.is_empty(), "{errors:?}");
+        assert_eq!(policy.rules[0].require, required);
     }
 
     #[test]
@@ -222,7 +244,7 @@ mod tests {
         let path = own_file(&host, address);
         fs::create_dir_all(parent(&path)).unwrap();
         fs::write(&path, "# By hand.\n").unwrap();
-        let error = Draft::write(&host, address, &modalias, &Choice::Auto, None).unwrap_err();
+        let error = Draft::write(&host, address, &modalias, AUTO).unwrap_err();
         assert!(error.to_string().contains("not by vfioctl's hand"), "{error}");
         assert!(!has_own_file(&host, address));
         assert!(!forget(&host, address).unwrap());
@@ -250,7 +272,7 @@ mod tests {
     #[test]
     fn a_dropped_draft_leaves_nothing() {
         let (_root, host, address, modalias) = setup();
-        drop(Draft::write(&host, address, &modalias, &Choice::Auto, None).unwrap());
+        drop(Draft::write(&host, address, &modalias, AUTO).unwrap());
         assert_eq!(fs::read_dir(&host.policy_directories()[0]).unwrap().count(), 0);
     }
 }

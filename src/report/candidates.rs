@@ -34,16 +34,19 @@ struct Answer<'a> {
     best: Option<Best<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     candidates: Option<&'a [Candidate]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<&'a [String]>,
 }
 
 fn answer<'a>(
     address: Option<Address>,
     modalias: &'a str,
     best: Option<&'a Candidate>,
-    candidates: Option<&'a [Candidate]>,
+    shown: Option<(&'a [Candidate], &'a [String])>,
 ) -> Answer<'a> {
     let best = best.map(|best| Best { module: &best.module, driver: best.driver.as_ref(), alias: &best.alias });
-    Answer { address, modalias, best, candidates }
+    let (candidates, warnings) = shown.unzip();
+    Answer { address, modalias, best, candidates, warnings }
 }
 
 /// Shows the best driver's name, alone.
@@ -62,7 +65,7 @@ pub fn show_match(
     }
 }
 
-/// Shows every candidate, in rank order.
+/// Shows every candidate, in rank order; what else is to be known of the best goes to standard error.
 pub fn explain(
     output: Output,
     address: Option<Address>,
@@ -70,9 +73,13 @@ pub fn explain(
     release: &str,
     best: Option<&Candidate>,
     candidates: &[Candidate],
+    warnings: &[String],
 ) -> io::Result<()> {
     if output.is_json {
-        return output.print_json("explain", answer(address, modalias, best, Some(candidates)));
+        return output.print_json("explain", answer(address, modalias, best, Some((candidates, warnings))));
+    }
+    for warning in warnings {
+        output.warn(warning);
     }
     let subject = address.map_or_else(String::new, |address| format!("{BOLD}{address}{BOLD:#}  "));
     let mut text = format!("{subject}{modalias}\n");
@@ -104,6 +111,10 @@ pub fn explain(
         ));
         for reason in &candidate.reasons {
             text.push_str(&format!("   {}\n", printable(reason)));
+        }
+        for (number, command) in candidate.mend.iter().enumerate() {
+            let lead = if number == 0 { "to mend: " } else { "    then: " };
+            text.push_str(&format!("   {lead}{}\n", printable(command)));
         }
     }
     output.print(&text)

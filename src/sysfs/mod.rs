@@ -9,6 +9,7 @@ mod driver;
 mod group;
 mod node;
 mod overrides;
+mod sign;
 mod sriov;
 
 pub use device::{Device, Listing, list};
@@ -16,4 +17,5 @@ pub use driver::{drivers_of_module, is_registered, module_of_driver, registered}
 pub use group::Group;
 pub use node::{Node, ReadError};
 pub use overrides::Overrides;
+pub use sign::not_up;
 pub use sriov::{VfRange, vf_index};
