@@ -56,7 +56,7 @@ impl Requirement<'_> {
 }
 
 /// Features, as they are typed.
-fn names(features: &[Feature]) -> String {
+pub fn names(features: &[Feature]) -> String {
     features.iter().map(|feature| feature.name()).collect::<Vec<_>>().join(",")
 }
 

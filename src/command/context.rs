@@ -254,6 +254,6 @@ pub fn policy_view(policy: &Policy, device: &Device) -> Option<PolicyView> {
         Ok(recipe) => (recipe.cloned(), None),
         Err(distrust) => (None, Some(distrust.to_string())),
     };
-    let file = rule.file.display().to_string();
-    Some(PolicyView { driver: rule.driver.clone(), file, mismatch, prepare, prepare_refused })
+    let (require, file) = (rule.require.clone(), rule.file.display().to_string());
+    Some(PolicyView { driver: rule.driver.clone(), require, file, mismatch, prepare, prepare_refused })
 }

@@ -11,6 +11,7 @@ use crate::class;
 use crate::kernel_name::DriverName;
 use crate::policy::Choice;
 use crate::prepare::Recipe;
+use crate::require::{Feature, names};
 use crate::sysfs::Device;
 use crate::verdict::{Candidate, Verdict};
 
@@ -39,6 +40,8 @@ pub struct DeviceView {
 pub struct PolicyView {
     /// The driver: `auto`, `none` or a name.
     pub driver: Choice,
+    /// What must come with it.
+    pub require: Vec<Feature>,
     /// Where that stands.
     pub file: String,
     /// Why it is not about this device, if the rule expects another one at its address.
@@ -229,12 +232,16 @@ fn policy_text(policy: &PolicyView) -> String {
     match &policy.mismatch {
         Some(mismatch) => format!("none: {mismatch}"),
         None => {
+            let require = match policy.require.as_slice() {
+                [] => String::new(),
+                features => format!(", requires {}", names(features)),
+            };
             let prepare = match (&policy.prepare, &policy.prepare_refused) {
                 (_, Some(refused)) => format!(", prepare steps refused: {refused}"),
                 (Some(recipe), None) => format!(", prepare {recipe}"),
                 (None, None) => String::new(),
             };
-            format!("{}, in {}{prepare}", policy.driver, policy.file)
+            format!("{}{require}, in {}{prepare}", policy.driver, policy.file)
         }
     }
 }

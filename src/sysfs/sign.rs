@@ -19,7 +19,7 @@ pub fn not_up(host: &Host, pf: Address, sign: &PfSign) -> Result<Option<String>,
         },
         PfSign::Entry { prefix } => {
             let is_there = node.names_in("")?.iter().any(|name| name.starts_with(prefix));
-            Ok((!is_there).then(|| format!("its directory has no {prefix}*")))
+            Ok((!is_there).then(|| format!("no {prefix}* in its directory")))
         }
     }
 }
@@ -42,7 +42,7 @@ mod tests {
         let core = PfSign::Entry { prefix: "mlx5_core." };
 
         assert_eq!(not_up(&state), None, "not there: no telling");
-        assert_eq!(not_up(&core).unwrap(), "its directory has no mlx5_core.*");
+        assert_eq!(not_up(&core).unwrap(), "no mlx5_core.* in its directory");
         fs::write(directory.join("qat/state"), "down\n").unwrap();
         fs::create_dir(directory.join("mlx5_core.eth.0")).unwrap();
         assert_eq!(not_up(&state).unwrap(), "qat/state is down");

@@ -614,7 +614,7 @@ impl Host {
     }
 
     /// Puts back what the driver made here before; or, the first time, makes it by its rule: `net/{name}` becomes the
-    /// lowest `net/ethN` that is free on the host.
+    /// lowest `net/ethN` that is free on the host, and `{number}` the lowest number.
     fn show_children(&mut self, driver: &str, address: Address) -> Result<()> {
         let device = self.device_mut(address)?;
         let path = device.path.clone();
@@ -632,11 +632,14 @@ impl Host {
                 "drm" => "card",
                 kind => kind,
             };
+            let made = |number: u32| {
+                template.replace("{name}", &format!("{stem}{number}")).replace("{number}", &number.to_string())
+            };
             let number = free(|number| {
-                let taken = format!("{kind}/{stem}{number}");
+                let taken = if template.contains("{number}") { made(number) } else { format!("{kind}/{stem}{number}") };
                 self.devices.values().all(|device| self.tree.get(&format!("{}/{taken}", device.path)).is_none())
             });
-            let child = template.replace("{name}", &format!("{stem}{number}"));
+            let child = made(number);
             let at = format!("{path}/{child}");
             self.tree.insert(&at, Node::dir());
             if kind == "net" {
