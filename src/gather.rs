@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::address::Address;
@@ -22,12 +23,14 @@ pub struct Chooser<'a> {
     /// The tables.
     pub tables: Tables,
     modules: Option<Modules<'a>>,
+    /// By the PF's modalias: the tables are long, and many VFs may ask the same.
+    natives: Mutex<BTreeMap<String, Native>>,
 }
 
 impl<'a> Chooser<'a> {
     /// Reads the tables.
     pub fn new(host: &'a Host) -> Result<Chooser<'a>, TableError> {
-        Ok(Chooser { host, tables: Tables::read(host)?, modules: None })
+        Ok(Chooser { host, tables: Tables::read(host)?, modules: None, natives: Mutex::default() })
     }
 
     /// Reads also what modules there are: what an alias names need not be there. Left out where a name is all that is
@@ -96,17 +99,26 @@ impl<'a> Chooser<'a> {
     /// Which driver a PF could be on for the sake of its VFs' variant.
     fn native(&self, pf: Address, variant: &Driver) -> Result<Native, ReadError> {
         let Some(pf) = Device::read(self.host, pf)? else { return Ok(Native::Unknown) };
-        let mut is_known = false;
+        let modalias = pf.modalias.as_str();
+        let mut natives = self.natives.lock().expect("no thread panics with the answers");
+        if let Some(known) = natives.get(modalias) {
+            return Ok(known.clone());
+        }
+        let mut native = Native::Unknown;
         for name in &variant.pf_modules {
             let module: ModuleName = name.parse().expect("a name of the catalogue");
-            // A table that cannot be read tells nothing; what reads all of it has said so by now.
+            // The tables could be read a moment ago. What has none is built into a kernel that does not say.
             let table = modules::native_table(self.host, &self.tables.release, &module).unwrap_or_default();
-            if table.iter().any(|pattern| pattern.matches(pf.modalias.as_str())) {
-                return Ok(Native::Module(module));
+            if table.iter().any(|pattern| pattern.matches(modalias)) {
+                native = Native::Module(module);
+                break;
             }
-            is_known |= !table.is_empty();
+            if !table.is_empty() {
+                native = Native::Unlisted;
+            }
         }
-        Ok(if is_known { Native::Unlisted } else { Native::Unknown })
+        natives.insert(modalias.to_string(), native.clone());
+        Ok(native)
     }
 
     fn module_facts(&self, matches: &[Match]) -> Result<ModuleFacts, ReadError> {
@@ -132,8 +144,17 @@ impl<'a> Chooser<'a> {
 /// The answers of a [`Chooser`] for many devices: those that are alike are asked about once, and so is a PF with many VFs.
 pub struct BestOf<'a> {
     chooser: Chooser<'a>,
-    known: BTreeMap<(String, Option<DriverName>, bool, Option<String>), Option<String>>,
+    known: BTreeMap<Alike, Option<String>>,
     not_up: BTreeMap<Address, Option<String>>,
+}
+
+/// What devices have in common that are given the same driver.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Alike {
+    modalias: String,
+    is_vf: bool,
+    pf_driver: Option<DriverName>,
+    pf_not_up: Option<String>,
 }
 
 impl<'a> BestOf<'a> {
@@ -145,7 +166,12 @@ impl<'a> BestOf<'a> {
     /// The name of the best driver for a device whose PF, if it has one, is on `pf_driver`.
     pub fn name(&mut self, device: &Device, pf_driver: Option<&DriverName>) -> Result<Option<String>, ReadError> {
         let not_up = self.not_up(device, pf_driver)?;
-        let key = (device.modalias.as_str().to_string(), pf_driver.cloned(), device.pf.is_some(), not_up.clone());
+        let key = Alike {
+            modalias: device.modalias.as_str().to_string(),
+            is_vf: device.pf.is_some(),
+            pf_driver: pf_driver.cloned(),
+            pf_not_up: not_up.clone(),
+        };
         if let Some(name) = self.known.get(&key) {
             return Ok(name.clone());
         }
