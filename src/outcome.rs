@@ -95,6 +95,8 @@ pub struct Failure {
     pub message: String,
     /// The next step, where there is one.
     pub hint: Option<String>,
+    /// The commands that mend it, in order, as one would type them, where there are such.
+    pub mend: Vec<String>,
 }
 
 /// Sorts of failure. Each has an exit status.
@@ -163,12 +165,17 @@ impl Kind {
 impl Failure {
     /// A failure with something to do about it.
     pub fn new(kind: Kind, message: impl Into<String>, hint: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), hint: Some(hint.into()) }
+        Failure { kind, message: message.into(), hint: Some(hint.into()), mend: Vec::new() }
     }
 
     /// A failure that says all there is to say.
     pub fn plain(kind: Kind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), hint: None }
+        Failure { kind, message: message.into(), hint: None, mend: Vec::new() }
+    }
+
+    /// The same failure, with the commands that mend it.
+    pub fn mended_by(self, commands: &[String]) -> Failure {
+        Failure { mend: commands.to_vec(), ..self }
     }
 }
 

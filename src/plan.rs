@@ -269,7 +269,8 @@ fn best_targets(
                 "{}, or leave --strict out to take the next best",
                 to_mend(&candidate.mend).unwrap_or("mend that".to_string())
             ),
-        ));
+        )
+        .mended_by(&candidate.mend));
     }
     let mut targets =
         candidates.iter().filter(|(candidate, _)| candidate.verdict != Verdict::Blocked).map(|(candidate, state)| {
@@ -289,7 +290,8 @@ fn best_targets(
             Kind::NoDriver,
             format!("{address}: no VFIO driver matches {}{why}", device.modalias.as_str()),
             "see 'vfioctl drivers' for what this kernel has",
-        ));
+        )
+        .mended_by(blocked.map_or(&[], |candidate| &candidate.mend)));
     };
     // A fallback that is not there is none.
     let fallbacks = targets.filter(|target| !is_strict && target.state != ModuleState::Missing);
@@ -787,6 +789,7 @@ mod tests {
         assert_eq!(refused.kind, Kind::Unsafe);
         assert!(refused.message.contains("qat_vfio_pci, cannot be used: a reason"), "{}", refused.message);
         assert!(refused.hint.as_ref().unwrap().starts_with("to mend: a command, or leave --strict out"), "{refused:?}");
+        assert_eq!(refused.mend, ["a command"]);
         let warnings = bind(&device, &wanted, Manner::default()).unwrap().warnings;
         assert_eq!(warnings, ["qat_vfio_pci passed over: a reason; to mend: a command"]);
         let none = Wanted::Best(vec![candidate("qat_vfio_pci", Verdict::Blocked, ModuleState::Loaded)]);

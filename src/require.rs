@@ -168,6 +168,7 @@ fn refusal(address: Address, requirement: &Requirement<'_>, candidates: &[Candid
             None => format!("'vfioctl explain {address}' shows what there is; mend that, {without}"),
         },
     )
+    .mended_by(commands.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -124,6 +124,7 @@ fn strict_says_what_mends_the_best() {
         "{error}"
     );
     assert!(error["hint"].as_str().unwrap().contains("vfioctl unbind --driver qat_4xxx 0000:75:00.0"), "{error}");
+    assert_eq!(error["mend"][1], "vfioctl unbind --driver qat_4xxx 0000:75:00.0");
     assert!(ran.writes().is_empty());
     ran.assert_as_before();
 }
