@@ -750,6 +750,22 @@ fn steps_written_by_hand_are_not_lost() {
 }
 
 #[test]
+fn what_is_taken_over_from_driverctl_is_prepared_as_the_rule_has_it() {
+    let tools = Tools::new("");
+    tools.add_step("a", 0);
+    let rule = policy("[['a', '{address}']]");
+    let claim = format!("echo vfio-pci > /etc/driverctl.d/pci-{VF}\n");
+    let ran = tools.run(&[], &format!("{rule}{claim}vfioctl import-driverctl --yes >&2; vfioctl apply 3b:00.1"));
+    ran.assert_status(0);
+    assert!(kept(&ran).contains("prepare = [[\"a\", \"{address}\"]]"), "{}", kept(&ran));
+    assert_eq!(tools.calls(), [format!("a {VF}")]);
+    let ran =
+        tools.run(&[], &format!("{rule}{claim}chmod 666 /etc/vfioctl.d/50-vf.toml; vfioctl import-driverctl --yes"));
+    ran.assert_status(4);
+    assert!(kept(&ran).is_empty() && ran.stderr.contains("driverctl keeps the device"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_not_written_over() {
     let own = format!("/etc/vfioctl.d/{VF}.toml");
     let broken = format!(

@@ -146,7 +146,23 @@ fn take_over(
         failure
     };
     if !is_written {
-        let draft = Draft::import(host, address, device.map(|device| &device.modalias), choice);
+        // The file that is written outranks the rule that would have counted without driverctl: what that has run, it has too.
+        let (policy, _) = Policy::read(host);
+        let recipe = match device.and_then(|device| policy.decide(device)) {
+            Some(Decision::Rule(rule)) if *choice != Choice::None => rule.recipe().map_err(|distrust| {
+                Failure::new(
+                    Kind::Unsafe,
+                    format!(
+                        "{address}: {} has prepare steps, and others than root could change them: {distrust}; driverctl keeps \
+                         the device",
+                        rule.file.display()
+                    ),
+                    distrust.hint(),
+                )
+            })?,
+            _ => None,
+        };
+        let draft = Draft::import(host, address, device.map(|device| &device.modalias), choice, recipe);
         draft.and_then(Draft::commit).map_err(|error| failed(&error))?;
     }
     if let Err(error) = driverctl::set_aside(&found.path) {
