@@ -34,7 +34,7 @@ pub fn run(context: &Context, options: &Bind) -> Result<u8> {
         anyhow::bail!(UsageError("--prepare with --driver none: there is no driver to prepare the device for".into()));
     }
     if !options.require.is_empty() && choice == Choice::None {
-        anyhow::bail!(UsageError("--require with --driver none: no driver gives nothing".into()));
+        anyhow::bail!(UsageError("--require with --driver none: without a driver nothing can be had".into()));
     }
     let request = Request {
         choice,

@@ -70,8 +70,8 @@ struct Claim {
 fn look(binder: &Binder<'_>, policy: &Policy, device: Device) -> Result<Option<Claim>, Failure> {
     let Some(request) = decide(binder.context, policy, &device, Manner::default())? else { return Ok(None) };
     let (wanted, doubts) = match binder.wanted(&device, &request) {
-        // A driver without what is required is none for it, a native one even less: whether it can be had is seen to once
-        // the PF is up.
+        // What is required may be there once the PF is up. Until then no driver is to have the device, a native one least of
+        // all.
         Err(failure) if failure.kind == Kind::Requirement => (Wanted::NoDriver, vec![failure.message]),
         wanted => wanted?,
     };

@@ -242,7 +242,7 @@ fn parse(text: &str, path: &std::path::Path) -> Result<Vec<Rule>, String> {
             );
         }
         if driver == Choice::None && !require.is_empty() {
-            return Err("driver = \"none\" gives nothing that could be required".into());
+            return Err("require with driver = \"none\": without a driver nothing can be had".into());
         }
         if driver == Choice::None && prepare.is_some() {
             return Err("driver = \"none\" with prepare: there is no driver to prepare the device for".into());
@@ -432,7 +432,7 @@ mod tests {
             ("[device]\nclass = '02'\ndriver = 'auto'", "sequence"),
             ("[[device]]\nclass = '02'\ndriver = 'auto'\nrequire = ['migrate']", "unknown variant `migrate`"),
             ("[[device]]\nclass = '02'\ndriver = 'auto'\nrequire = 'migration'", "sequence"),
-            ("[[device]]\nclass = '02'\ndriver = 'none'\nrequire = ['migration']", "gives nothing"),
+            ("[[device]]\nclass = '02'\ndriver = 'none'\nrequire = ['migration']", "nothing can be had"),
             ("[[device", "expected"),
         ] {
             let message = parse(text, Path::new("x.toml")).unwrap_err();
