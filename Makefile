@@ -112,6 +112,9 @@ install:
 	install -D -m644 completions/vfioctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vfioctl.fish
 	install -D -m644 man/vfioctl.8 $(DESTDIR)$(PREFIX)/share/man/man8/vfioctl.8
 	install -D -m644 man/vfioctl.d.5 $(DESTDIR)$(PREFIX)/share/man/man5/vfioctl.d.5
+	install -d -m755 $(DESTDIR)$(PREFIX)/share/vfioctl
+	sed 's|@sbindir@|$(SBINDIR)|g' data/libvirt/qemu.d/vfioctl.in >$(DESTDIR)$(PREFIX)/share/vfioctl/libvirt-hook
+	chmod 755 $(DESTDIR)$(PREFIX)/share/vfioctl/libvirt-hook
 	install -d -m755 $(DESTDIR)$(SYSCONFDIR)/vfioctl.d $(DESTDIR)$(UDEVDIR)/rules.d $(DESTDIR)$(UNITDIR)/sysinit.target.wants
 	$(call configure,data/udev/05-vfioctl.rules,$(UDEVDIR)/rules.d)
 	$(call configure,data/systemd/vfioctl@.service,$(UNITDIR))

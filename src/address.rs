@@ -23,6 +23,12 @@ pub struct Address {
 pub struct AddressError(String);
 
 impl Address {
+    /// The address with these numbers, if PCI has one.
+    pub fn new(domain: u32, bus: u32, device: u32, function: u32) -> Option<Address> {
+        let is_one = bus <= 0xff && device <= 0x1f && function <= 7;
+        is_one.then_some(Address { domain, bus: bus as u8, device: device as u8, function: function as u8 })
+    }
+
     /// The domain (segment).
     pub fn domain(self) -> u32 {
         self.domain
@@ -51,10 +57,7 @@ fn parse(text: &str) -> Option<Address> {
     // Domains wider than 16 bits are real: Intel VMD's begin at 10000.
     let domain = fields.next().map_or(Some(0), |domain| hex(domain, 4..=8))?;
     let function = hex(function, 1..=1)?;
-    if device > 0x1f || function > 7 {
-        return None;
-    }
-    Some(Address { domain, bus: bus as u8, device: device as u8, function: function as u8 })
+    Address::new(domain, bus, device, function)
 }
 
 fn hex(digits: &str, width: std::ops::RangeInclusive<usize>) -> Option<u32> {

@@ -204,6 +204,18 @@ impl Host {
         self.root.join("run/nvidia/validations")
     }
 
+    /// Where libvirt's library may be, a directory each.
+    pub fn libraries(&self) -> [PathBuf; 5] {
+        // What is installed by hand is found first, as the loader does.
+        let places = ["usr/local/lib64", "usr/local/lib", "usr/lib64", "usr/lib", "run/current-system/sw/lib"];
+        places.map(|place| self.root.join(place))
+    }
+
+    /// What the hook for libvirt has taken, a file a domain.
+    pub fn libvirt_domains(&self) -> PathBuf {
+        self.root.join("run/vfioctl/libvirt")
+    }
+
     /// Locks, one a device.
     pub fn locks(&self) -> PathBuf {
         self.root.join("run/vfioctl")

@@ -2,7 +2,8 @@
 //! vfioctl: give a PCI device the VFIO driver that fits it.
 //!
 //! This library is the program's own; it is one so that tests can reach its parts. Imports run one way: [`command`] →
-//! {[`policy`], [`plan`], [`apply`], [`gather`], [`prepare`]} → {[`sysfs`], [`matcher`], [`modules`], [`catalog`], [`host`]}.
+//! {[`policy`], [`plan`], [`apply`], [`gather`], [`prepare`], [`libvirt`]} → {[`sysfs`], [`matcher`], [`modules`], [`catalog`],
+//! [`host`]}.
 //!
 //! * [`cli`] is what was typed, in [`cli::driverctl`] with driverctl's verbs; it asks the machine nothing.
 //! * [`command`] has a file a verb: gather, choose, plan, apply, report; short, without rules of its own.
@@ -24,6 +25,7 @@
 //! * [`plan`] is pure: from facts to a plan or a refusal.
 //! * [`apply`] carries a plan out, checks each step and undoes what failed; [`lock`] keeps two of us from one device.
 //! * [`outcome`] is what became of a device, and the exit status that says so.
+//! * [`libvirt`] is what there is to know about libvirt: its domain XML, which driver it takes, what the hook has taken.
 //! * [`interrupt`] turns Ctrl-C into a wish to stop, at a point where nothing is half done.
 //! * [`process`] runs another program, but not for ever.
 //! * [`names`] are hardware names from udev's hwdb.
@@ -44,6 +46,7 @@ pub mod guard;
 pub mod host;
 pub mod interrupt;
 pub mod kernel_name;
+pub mod libvirt;
 pub mod lock;
 pub mod matcher;
 pub mod modules;

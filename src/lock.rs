@@ -48,7 +48,16 @@ pub enum LockError {
 impl DeviceLock {
     /// Takes a device's lock, waiting for at most `timeout`.
     pub fn take(host: &Host, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
-        let directory = host.locks();
+        DeviceLock::take_in(host.locks(), address, timeout)
+    }
+
+    /// Takes the lock under which a device goes from one libvirt domain to another. Whoever holds it may take the device's
+    /// lock as well, not the other way round.
+    pub fn take_for_domain(host: &Host, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
+        DeviceLock::take_in(host.libvirt_domains(), address, timeout)
+    }
+
+    fn take_in(directory: PathBuf, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
         let path = directory.join(format!("{address}.lock"));
         let fail = |source| LockError::File { path: path.clone(), source };
         // For root alone: whoever may open the file for reading may hold the lock, and keep everyone waiting.

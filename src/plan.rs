@@ -564,6 +564,18 @@ impl From<&Facts> for Binding {
     }
 }
 
+/// Plans giving a device back to whom it was taken from. A native driver that is no longer registered is loaded first.
+pub fn give_back_to(facts: &Facts, before: &Binding, is_registered: bool) -> Result<Vec<Step>, Failure> {
+    let mut steps = restore(before, &Binding::from(facts), &[]);
+    if steps.iter().any(|step| matches!(step.action, Action::Unbind(_))) {
+        check_may_leave(facts)?;
+    }
+    if !is_registered && steps.iter().any(|step| matches!(step.action, Action::Rebind(_))) {
+        steps.insert(0, Step::new(Action::LoadNative, "the driver it was on is not loaded any more"));
+    }
+    Ok(steps)
+}
+
 /// The steps from how it is `now` to how it was `before`. What was `prepared` since is put back in reverse, and while the
 /// device is on no driver, as it was done.
 pub fn restore(before: &Binding, now: &Binding, prepared: &[Preparation]) -> Vec<Step> {

@@ -2,6 +2,7 @@
 //! What was typed. Asks the machine nothing.
 
 pub mod driverctl;
+pub mod libvirt;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::kernel_name::DriverName;
 use crate::matcher::Modalias;
 use crate::require::Feature;
 use driverctl::Driverctl;
+use libvirt::Libvirt;
 
 /// Give a PCI device the VFIO driver that fits it.
 #[derive(Parser, Debug)]
@@ -91,6 +93,9 @@ pub enum Command {
     Claim(Claim),
     /// Set the VFIO drivers that exist against those this kernel has
     Drivers,
+    /// Prepare devices for libvirt's domains, and say what libvirt would do with them
+    #[command(subcommand)]
+    Libvirt(Libvirt),
     /// Take driverctl's verbs and options; vfio-pci means the best VFIO driver
     Driverctl(Driverctl),
     /// Take over the overrides that driverctl keeps in /etc/driverctl.d

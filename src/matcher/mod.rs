@@ -8,7 +8,7 @@ mod pattern;
 mod rank;
 mod table;
 
-pub use fields::FIELDS;
+pub use fields::{FIELDS, split};
 pub use modalias::{Modalias, ModaliasError};
 pub use pattern::{Pattern, UnbalancedBracket};
 pub use rank::{Match, rank};

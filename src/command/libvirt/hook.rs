@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `vfioctl libvirt hook`: before a domain starts, its devices are bound to what libvirt would take, so that libvirt leaves
+//! them alone; when it has ended, they are given back to whom they were taken from.
+//!
+//! libvirt waits for it and prints its standard error where the start of a domain fails. It is called with what the domain
+//! is at (`docs/hooks.rst` there); all but `prepare` and `release` is none of our business. What a hook prints at `migrate` and
+//! `restore` would become the domain's XML, so nothing is printed.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use anyhow::Result;
+
+use super::wanted::Wishes;
+use crate::address::Address;
+use crate::apply::{Job, lock_failure};
+use crate::cli::libvirt::Hook;
+use crate::command::apply;
+use crate::command::bind::{self, Binder};
+use crate::command::context::{Context, UsageError};
+use crate::gather;
+use crate::libvirt::{Domain, Held, HostDevice, State, StateError, Uuid, Version};
+use crate::lock::DeviceLock;
+use crate::outcome::{DeviceResult, Failure, Outcome};
+use crate::plan::{self, Binding, Manner};
+use crate::policy::{Decision, Policy};
+use crate::report;
+use crate::sysfs::{self, Device, Overrides};
+
+/// The newest libvirt there is, as far as we know: what is taken to be here where its library is not found.
+const NEWEST: Version = Version::new(12, 8, 0);
+
+/// Does what libvirt asks for.
+pub fn run(context: &Context, options: &Hook) -> Result<u8> {
+    let read = || super::read(io::stdin().lock(), "the domain's XML");
+    let done = match (options.operation.as_str(), options.sub_operation.as_str()) {
+        ("prepare", "begin") => read().and_then(|domain| prepare(context, domain)),
+        ("release", "end") => read().and_then(|domain| release(context, domain)),
+        _ => {
+            // What is not read would be a broken pipe to libvirt.
+            io::copy(&mut io::stdin().lock(), &mut io::sink())?;
+            Ok(0)
+        }
+    };
+    done.or_else(|error| context.refuse("libvirt-hook", &error.downcast::<Failure>()?))
+}
+
+fn uuid_of(domain: &Domain) -> Result<Uuid> {
+    Ok(domain.uuid.clone().ok_or_else(|| UsageError("the domain's XML has no <uuid>".to_string()))?)
+}
+
+fn prepare(context: &Context, domain: Domain) -> Result<u8> {
+    let devices: Vec<&HostDevice> = domain.devices.iter().filter(|device| device.other_backend.is_none()).collect();
+    let uuid = uuid_of(&domain)?;
+    let stale = forgiving(context, State::read(&context.host, &uuid));
+    if devices.is_empty() && stale.is_none() {
+        return Ok(0);
+    }
+    let stale = stale.map(|state| state.devices).unwrap_or_default();
+    let addresses: Vec<Address> = devices.iter().map(|device| device.address).collect();
+    let _locks = lock(context, addresses.iter().copied().chain(stale.iter().map(|held| held.address)))?;
+
+    let chooser = context.chooser()?.with_modules();
+    context.refuse_other_kernel(&chooser)?;
+    let binder = Binder { context, chooser, together: &addresses };
+    let (policy, _) = context.policy();
+    let version = Version::installed(&context.host).unwrap_or(NEWEST);
+    let wishes = Wishes { binder: &binder, policy: &policy, version };
+    let others = others(context, &uuid);
+
+    // A domain that ended without our hearing of it; what it had and does not ask for now goes back.
+    let (again, left): (Vec<Held>, Vec<Held>) = stale.into_iter().partition(|held| addresses.contains(&held.address));
+    let given_back = give_back(context, &binder, &policy, &others, &left);
+    let mut state = State { uuid: uuid.clone(), name: domain.name.unwrap_or_default(), devices: Vec::new() };
+    for address in &addresses {
+        state.devices.push(look(context, *address, &again)?);
+    }
+    // Written before anything is done: should this process be killed, `release` knows what there is to put back.
+    if !context.is_dry_run {
+        state.write(&context.host)?;
+    }
+    let mut results = context.each(&addresses, |address| {
+        let asked = devices.iter().find(|device| device.address == address).expect("one of the domain's devices");
+        binder.bind(address, |device| wishes.of(asked, device).map(|wish| Some(wish.request)))
+    });
+    for (held, result) in state.devices.iter_mut().zip(&results).filter(|(_, result)| result.error.is_none()) {
+        settle(held, result, &again, &others);
+    }
+    if results.iter().any(|result| result.error.is_some()) && !context.is_dry_run {
+        let is_taken = |result: &DeviceResult| result.error.is_none();
+        let taken =
+            state.devices.iter().zip(&results).filter(|(_, result)| is_taken(result)).map(|(held, _)| held.clone());
+        let taken: Vec<Held> = taken.filter(|held| held.before.is_some()).collect();
+        results.extend(give_back(context, &binder, &policy, &others, &taken));
+        state.devices.retain(|held| is_left_over(held, &results));
+    }
+    if !context.is_dry_run {
+        keep(context, &state)?;
+    }
+    results.extend(given_back);
+    conclude(context, &results)
+}
+
+fn release(context: &Context, domain: Domain) -> Result<u8> {
+    let uuid = uuid_of(&domain)?;
+    let Some(mut state) = State::read(&context.host, &uuid)? else { return Ok(0) };
+    let _locks = lock(context, state.devices.iter().map(|held| held.address))?;
+    let addresses: Vec<Address> = state.devices.iter().map(|held| held.address).collect();
+    let chooser = context.chooser()?.with_modules();
+    context.refuse_other_kernel(&chooser)?;
+    let binder = Binder { context, chooser, together: &addresses };
+    let (policy, _) = context.policy();
+    let results = give_back(context, &binder, &policy, &others(context, &uuid), &state.devices);
+    if !context.is_dry_run {
+        // What could not be given back is tried again when the domain is started next.
+        state.devices.retain(|held| is_left_over(held, &results));
+        keep(context, &state)?;
+    }
+    conclude(context, &results)
+}
+
+/// Is a device neither as the domain wants it nor as it was before?
+fn is_left_over(held: &Held, results: &[DeviceResult]) -> bool {
+    let result = results.iter().rev().find(|result| result.address == held.address);
+    let failure = result.and_then(|result| result.error.as_ref());
+    failure.is_some_and(|failure| !failure.kind.is_refusal())
+}
+
+fn keep(context: &Context, state: &State) -> Result<(), StateError> {
+    match state.devices.is_empty() {
+        true => State::remove(&context.host, &state.uuid),
+        false => state.write(&context.host),
+    }
+}
+
+/// Says what went wrong, and nothing else, unless one looks on.
+fn conclude(context: &Context, results: &[DeviceResult]) -> Result<u8> {
+    if context.is_dry_run || context.output.is_json {
+        return context.conclude("libvirt-hook", results);
+    }
+    for result in results {
+        report::remarks(context.output, result);
+    }
+    Ok(results.iter().map(DeviceResult::exit_status).max().unwrap_or(0))
+}
+
+/// A state that cannot be read is lost: that is said, and keeps no domain from starting.
+fn forgiving(context: &Context, state: Result<Option<State>, StateError>) -> Option<State> {
+    state.unwrap_or_else(|error| {
+        context.output.warn(&format!("{error}: what it says is not given back"));
+        None
+    })
+}
+
+fn others(context: &Context, uuid: &Uuid) -> Vec<State> {
+    let (others, errors) = State::of_others(&context.host, Some(uuid));
+    for error in errors {
+        context.output.warn(&error.to_string());
+    }
+    others
+}
+
+/// Two domains that want one device come one after the other, and in the same order to all of their devices.
+fn lock(context: &Context, addresses: impl Iterator<Item = Address>) -> Result<Vec<DeviceLock>> {
+    if context.is_dry_run {
+        return Ok(Vec::new());
+    }
+    let addresses: BTreeSet<Address> = addresses.collect();
+    let take = |address| {
+        DeviceLock::take_for_domain(&context.host, address, context.timeout)
+            .map_err(|error| lock_failure(address, error))
+    };
+    Ok(addresses.into_iter().map(take).collect::<Result<_, Failure>>()?)
+}
+
+/// How a device is before it is taken. What a domain has taken earlier and never gave back was another's before that.
+fn look(context: &Context, address: Address, again: &[Held]) -> Result<Held> {
+    let incarnation = Device::incarnation(&context.host, address);
+    if let Some(held) = again.iter().find(|held| held.address == address && held.incarnation == incarnation) {
+        if held.before.is_some() {
+            return Ok(held.clone());
+        }
+    }
+    let driver = gather::driver_of(&context.host, address)?;
+    let driver_override =
+        Overrides::new(&context.host, context.timeout).read(address).map_err(|error| bind::held(address, error))?;
+    Ok(Held { address, incarnation, driver: None, before: Some(Binding { driver, driver_override }) })
+}
+
+/// What is to be given back of a device that is as the domain wants it now.
+fn settle(held: &mut Held, result: &DeviceResult, again: &[Held], others: &[State]) {
+    held.driver = result.driver.clone();
+    if result.outcome == Outcome::Bound {
+        return;
+    }
+    // Nothing was done now. It may be so by our doing all the same: for this domain, or for one that is about to give it back.
+    let is_ours = |earlier: &&Held| earlier.driver == result.driver || earlier.driver.is_none();
+    let earlier =
+        again.iter().find(|earlier| earlier.address == held.address && earlier.incarnation == held.incarnation);
+    let earlier =
+        earlier.into_iter().chain(others.iter().filter_map(|other| other.held(held.address, held.incarnation)));
+    held.before = earlier.filter(is_ours).find_map(|earlier| earlier.before.clone());
+}
+
+/// Gives back what was taken, but for what another domain has by now.
+fn give_back(
+    context: &Context,
+    binder: &Binder<'_>,
+    policy: &Policy,
+    others: &[State],
+    devices: &[Held],
+) -> Vec<DeviceResult> {
+    let is_there = |held: &&Held| {
+        held.incarnation.is_some() && Device::incarnation(&context.host, held.address) == held.incarnation
+    };
+    let is_free = |held: &&Held| others.iter().all(|other| other.held(held.address, held.incarnation).is_none());
+    let devices: Vec<&Held> = devices.iter().filter(is_there).filter(is_free).collect();
+    let addresses: Vec<Address> = devices.iter().map(|held| held.address).collect();
+    context.each(&addresses, |address| {
+        let held = devices.iter().find(|held| held.address == address).expect("one of these devices");
+        give_one_back(context, binder, policy, held).or_else(|failure| match failure.kind.is_refusal() {
+            // Somebody has it, or it went away meanwhile: then it is not ours to give.
+            true => {
+                Ok(DeviceResult { warnings: vec![format!("not given back: {failure}")], ..context.unchanged(address) })
+            }
+            false => Err(failure),
+        })
+    })
+}
+
+fn give_one_back(
+    context: &Context,
+    binder: &Binder<'_>,
+    policy: &Policy,
+    held: &Held,
+) -> Result<DeviceResult, Failure> {
+    let address = held.address;
+    let device = context.device(address)?;
+    let is_as_left = held.driver.is_none() || device.driver == held.driver;
+    match &held.before {
+        Some(before) if is_as_left => restore(context, address, before),
+        None if is_as_left => Ok(context.unchanged(address)),
+        // libvirt has given it to its native driver, with the override cleared, and so without what is kept for it.
+        _ => match policy.decide(&device) {
+            Some(Decision::Rule(_)) => {
+                binder.bind(address, |device| apply::decide(context, policy, device, Manner::default()))
+            }
+            _ => Ok(context.unchanged(address)),
+        },
+    }
+}
+
+fn restore(context: &Context, address: Address, before: &Binding) -> Result<DeviceResult, Failure> {
+    let is_registered = before.driver.as_ref().is_none_or(|driver| sysfs::is_registered(&context.host, driver));
+    let plan = || {
+        let facts = gather::facts(&context.host, context.device(address)?, context.timeout)
+            .map_err(|error| bind::held(address, error))?;
+        let steps = plan::give_back_to(&facts, before, is_registered)?;
+        Ok::<_, Failure>((facts, steps))
+    };
+    if context.is_dry_run {
+        return Ok(context.planned(address, &plan()?.1, Vec::new()));
+    }
+    let observe = |address: Address, text: &str| context.observe(address, text);
+    let setting = context.setting(&observe);
+    let job = Job::start(&setting, address)?;
+    let (facts, steps) = plan()?;
+    Ok(job.unbind(&facts, &steps, false, Vec::new()))
+}

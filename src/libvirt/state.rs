@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the hook has taken for a domain, so that it gives back that and nothing else: one file a domain, below /run, since
+//! nothing of it is true after a boot.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tempfile::Builder;
+
+use super::xml::Uuid;
+use crate::address::Address;
+use crate::host::Host;
+use crate::kernel_name::DriverName;
+use crate::plan::Binding;
+
+/// What a domain has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    /// The domain.
+    pub uuid: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its devices.
+    pub devices: Vec<Held>,
+}
+
+/// A device that a domain has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// Where it is.
+    pub address: Address,
+    /// Which of those that were at that address one after the other.
+    pub incarnation: Option<u64>,
+    /// The driver on which the hook left it; `None` while it is at it.
+    pub driver: Option<DriverName>,
+    /// How it was before the hook took it; `None`: it was as it should be, and is not given back.
+    pub before: Option<Binding>,
+}
+
+/// A state that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {path}: {source}")]
+pub struct StateError {
+    /// What was tried.
+    pub action: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    schema: u32,
+    uuid: String,
+    name: String,
+    devices: Vec<Entry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    address: String,
+    incarnation: Option<u64>,
+    driver: Option<String>,
+    before: Option<Before>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Before {
+    driver: Option<String>,
+    driver_override: Option<String>,
+}
+
+impl State {
+    /// Reads a domain's; `None`: the hook has done nothing for it since the boot.
+    pub fn read(host: &Host, uuid: &Uuid) -> Result<Option<State>, StateError> {
+        match read(&path(host, uuid)) {
+            Ok(state) => Ok(Some(state)),
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Those of all other domains; what cannot be read is said as well.
+    pub fn of_others(host: &Host, uuid: Option<&Uuid>) -> (Vec<State>, Vec<StateError>) {
+        let own = uuid.map(|uuid| path(host, uuid));
+        let entries = fs::read_dir(host.libvirt_domains()).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths
+            .retain(|path| path.extension().is_some_and(|extension| extension == "json") && Some(path) != own.as_ref());
+        paths.sort();
+        let (mut states, mut errors) = (Vec::new(), Vec::new());
+        for path in paths {
+            match read(&path) {
+                Ok(state) => states.push(state),
+                // It may be removed at any moment.
+                Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        (states, errors)
+    }
+
+    /// Writes it, whole or not at all.
+    pub fn write(&self, host: &Host) -> Result<(), StateError> {
+        let path = path(host, &self.uuid);
+        let directory = host.libvirt_domains();
+        let write = || -> io::Result<()> {
+            DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+            let mut file = Builder::new().prefix(&format!(".{}.", self.uuid)).tempfile_in(&directory)?;
+            file.write_all(&serde_json::to_vec(&File::from(self))?)?;
+            file.persist(&path).map_err(|error| error.error)?;
+            Ok(())
+        };
+        write().map_err(|source| StateError { action: "write", path: path.clone(), source })
+    }
+
+    /// Removes a domain's, if there is one.
+    pub fn remove(host: &Host, uuid: &Uuid) -> Result<(), StateError> {
+        let path = path(host, uuid);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StateError { action: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What it has at an address, if that is still the same device.
+    pub fn held(&self, address: Address, incarnation: Option<u64>) -> Option<&Held> {
+        self.devices.iter().find(|held| held.address == address && held.incarnation == incarnation)
+    }
+}
+
+fn path(host: &Host, uuid: &Uuid) -> PathBuf {
+    host.libvirt_domains().join(format!("{uuid}.json"))
+}
+
+fn read(path: &Path) -> Result<State, StateError> {
+    let read = || -> io::Result<State> {
+        let file: File = serde_json::from_slice(&fs::read(path)?)?;
+        State::try_from(file).map_err(|message| io::Error::new(io::ErrorKind::InvalidData, message))
+    };
+    read().map_err(|source| StateError { action: "read", path: path.to_path_buf(), source })
+}
+
+impl From<&State> for File {
+    fn from(state: &State) -> File {
+        let name = |driver: &Option<DriverName>| driver.as_ref().map(DriverName::to_string);
+        let entry = |held: &Held| Entry {
+            address: held.address.to_string(),
+            incarnation: held.incarnation,
+            driver: name(&held.driver),
+            before: held
+                .before
+                .as_ref()
+                .map(|before| Before { driver: name(&before.driver), driver_override: before.driver_override.clone() }),
+        };
+        File {
+            schema: 1,
+            uuid: state.uuid.to_string(),
+            name: state.name.clone(),
+            devices: state.devices.iter().map(entry).collect(),
+        }
+    }
+}
+
+impl TryFrom<File> for State {
+    type Error = String;
+
+    fn try_from(file: File) -> Result<State, String> {
+        if file.schema != 1 {
+            return Err(format!("schema {} is not known", file.schema));
+        }
+        let uuid = Uuid::parse(&file.uuid).ok_or_else(|| format!("'{}' is no UUID", file.uuid.escape_default()))?;
+        let devices = file.devices.into_iter().map(|entry| {
+            Ok(Held {
+                address: entry.address.parse().map_err(|error| format!("{error}"))?,
+                incarnation: entry.incarnation,
+                driver: entry.driver.map(driver).transpose()?,
+                before: entry.before.map(binding).transpose()?,
+            })
+        });
+        Ok(State { uuid, name: file.name, devices: devices.collect::<Result<_, String>>()? })
+    }
+}
+
+/// As the kernel had told it; but what stands in a file is held to be one component of a path.
+fn driver(name: String) -> Result<DriverName, String> {
+    match name.is_empty() || name.contains('/') || name == ".." {
+        true => Err(format!("'{}' is no driver's name", name.escape_default())),
+        false => Ok(DriverName::from_kernel(name)),
+    }
+}
+
+fn binding(before: Before) -> Result<Binding, String> {
+    Ok(Binding { driver: before.driver.map(driver).transpose()?, driver_override: before.driver_override })
+}
