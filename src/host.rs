@@ -211,6 +211,11 @@ impl Host {
         places.map(|place| self.root.join(place))
     }
 
+    /// Where libvirt looks for its hook for QEMU, and for more of them.
+    pub fn libvirt_hooks(&self) -> [PathBuf; 2] {
+        ["qemu", "qemu.d"].map(|name| self.root.join("etc/libvirt/hooks").join(name))
+    }
+
     /// What the hook for libvirt has taken, a file a domain.
     pub fn libvirt_domains(&self) -> PathBuf {
         self.root.join("run/vfioctl/libvirt")

@@ -32,7 +32,7 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Apply { addresses } => apply::run(&context, &addresses),
         Command::Claim(options) => claim::run(&context, &options),
         Command::Drivers => drivers::run(&context),
-        Command::Libvirt(options) => libvirt::run(&context, &options),
+        Command::Libvirt(options) => libvirt::run(context, &options),
         Command::Driverctl(options) => driverctl::run(context, &options),
         Command::ImportDriverctl(options) => import_driverctl::run(&context, options.yes),
     }

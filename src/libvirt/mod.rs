@@ -3,11 +3,15 @@
 //! has taken for a domain. Nothing here asks libvirt itself: a hook that did would wait for the daemon that waits for it.
 
 mod choice;
+mod snippet;
+mod start;
 mod state;
 mod version;
 mod xml;
 
 pub use choice::{Choice, choose};
+pub use snippet::Snippet;
+pub use start::{Situation, is_hook_installed};
 pub use state::{Held, State, StateError};
 pub use version::{Version, VersionError};
 pub use xml::{Domain, Element, HostDevice, LONGEST, Uuid, XmlError, parse};

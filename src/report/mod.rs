@@ -6,6 +6,7 @@ mod device;
 mod driverctl;
 mod drivers;
 mod import;
+mod libvirt;
 mod results;
 mod table;
 
@@ -23,6 +24,7 @@ pub use device::{Blocker, DeviceView, GroupView, PolicyView, ShowView, list, sho
 pub use driverctl::lines;
 pub use drivers::{DriverView, drivers};
 pub use import::{Import, imports};
+pub use libvirt::{CheckView, HolderView, SnippetView, StartView, snippets, start};
 pub use results::{remarks, results, udev_property};
 
 const BOLD: Style = Style::new().bold();

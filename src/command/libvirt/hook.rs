@@ -19,16 +19,13 @@ use crate::command::apply;
 use crate::command::bind::{self, Binder};
 use crate::command::context::{Context, UsageError};
 use crate::gather;
-use crate::libvirt::{Domain, Held, HostDevice, State, StateError, Uuid, Version};
+use crate::libvirt::{Domain, Held, HostDevice, State, StateError, Uuid};
 use crate::lock::DeviceLock;
 use crate::outcome::{DeviceResult, Failure, Outcome};
 use crate::plan::{self, Binding, Manner};
 use crate::policy::{Decision, Policy};
 use crate::report;
 use crate::sysfs::{self, Device, Overrides};
-
-/// The newest libvirt there is, as far as we know: what is taken to be here where its library is not found.
-const NEWEST: Version = Version::new(12, 8, 0);
 
 /// Does what libvirt asks for.
 pub fn run(context: &Context, options: &Hook) -> Result<u8> {
@@ -51,6 +48,7 @@ fn uuid_of(domain: &Domain) -> Result<Uuid> {
 
 fn prepare(context: &Context, domain: Domain) -> Result<u8> {
     let devices: Vec<&HostDevice> = domain.devices.iter().filter(|device| device.other_backend.is_none()).collect();
+    // libvirt always gives it; without, there is nothing to be found again.
     let uuid = uuid_of(&domain)?;
     let stale = forgiving(context, State::read(&context.host, &uuid));
     if devices.is_empty() && stale.is_none() {
@@ -64,7 +62,7 @@ fn prepare(context: &Context, domain: Domain) -> Result<u8> {
     context.refuse_other_kernel(&chooser)?;
     let binder = Binder { context, chooser, together: &addresses };
     let (policy, _) = context.policy();
-    let version = Version::installed(&context.host).unwrap_or(NEWEST);
+    let (version, _) = super::version(context, None);
     let wishes = Wishes { binder: &binder, policy: &policy, version };
     let others = others(context, &uuid);
 

@@ -10,7 +10,7 @@ use crate::outcome::{Failure, Kind};
 use crate::plan::Manner;
 use crate::policy::{Choice, Decision, Policy};
 use crate::sysfs::Device;
-use crate::verdict::{Candidate, Verdict};
+use crate::verdict::{self, Candidate, Verdict};
 
 /// What the domain's devices are bound to, and by whose wish.
 pub struct Wishes<'a> {
@@ -25,6 +25,20 @@ pub struct Wish {
     pub request: Request,
     /// Why, in words that follow the driver's name.
     pub reason: String,
+}
+
+impl Wish {
+    /// The driver it ends on, under its own name where that is known.
+    pub fn driver(&self, candidates: &[Candidate]) -> Option<DriverName> {
+        match &self.request.choice {
+            Choice::Auto => verdict::chosen(candidates).map(|best| DriverName::from_kernel(best.name().to_string())),
+            Choice::None => None,
+            Choice::Named(name) => Some(match meant(candidates, name) {
+                Some(candidate) => DriverName::from_kernel(candidate.name().to_string()),
+                None => name.clone(),
+            }),
+        }
+    }
 }
 
 impl Wishes<'_> {
@@ -51,7 +65,7 @@ impl Wishes<'_> {
         let candidates = self.binder.chooser.for_device(device);
         let candidates =
             candidates.map_err(|error| Failure::plain(Kind::Failed, format!("{}: {error}", device.address)))?;
-        if let Some(candidate) = blocked(&candidates, &choice.name) {
+        if let Some(candidate) = meant(&candidates, &choice.name).filter(|found| found.verdict == Verdict::Blocked) {
             return Err(cannot_work(asked, candidate, &choice.reason));
         }
         // A driver that no table knows was named by whoever wrote the domain: it is not asked for again.
@@ -96,11 +110,12 @@ fn named(driver: DriverName, any_driver: bool) -> Request {
     }
 }
 
-fn blocked<'c>(candidates: &'c [Candidate], name: &DriverName) -> Option<&'c Candidate> {
+/// The candidate of this name, in whatever spelling.
+pub fn meant<'c>(candidates: &'c [Candidate], name: &DriverName) -> Option<&'c Candidate> {
     let is_meant = |candidate: &&Candidate| {
         name.is_spelled_like(candidate.module.as_str()) || name.is_spelled_like(candidate.name())
     };
-    candidates.iter().find(is_meant).filter(|candidate| candidate.verdict == Verdict::Blocked)
+    candidates.iter().find(is_meant)
 }
 
 fn cannot_work(asked: &HostDevice, candidate: &Candidate, reason: &str) -> Failure {
