@@ -129,6 +129,45 @@ fn planned_policy() {
     check("apply-dry-run.json", |host| run(host, &["apply", "--dry-run", "--json"]));
 }
 
+/// Not the one of the machine on which the test runs.
+const LIBVIRT: [&str; 2] = ["--libvirt-version", "11.3.0"];
+
+#[test]
+fn libvirts_xml() {
+    let [option, version] = LIBVIRT;
+    check("libvirt-xml.txt", |host| for_every_device(host, &["libvirt", "xml", option, version]));
+    check("libvirt-xml.json", |host| for_every_device(host, &["libvirt", "xml", option, version, "--json"]));
+}
+
+/// A domain for each device; of every other one libvirt is not the master.
+fn for_every_domain(host: &str, arguments: &[&str]) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let mut text = String::new();
+    for (number, address) in devices(host).into_iter().enumerate() {
+        let managed = if number % 2 == 0 { "yes" } else { "no" };
+        let fields: Vec<&str> = address.split([':', '.']).collect();
+        let [domain, bus, slot, function] = fields.as_slice() else { panic!("{address}") };
+        let xml = format!(
+            "<domain>\n  <name>guest{number}</name>\n  <devices>\n    <hostdev mode='subsystem' type='pci' managed='{managed}'>\n      \
+             <source><address domain='0x{domain}' bus='0x{bus}' slot='0x{slot}' function='0x{function}'/></source>\n    \
+             </hostdev>\n  </devices>\n</domain>\n"
+        );
+        let file = directory.path().join("domain.xml");
+        fs::write(&file, xml).unwrap();
+        let [option, version] = LIBVIRT;
+        let own = ["libvirt", "check", option, version, file.to_str().unwrap()];
+        let arguments: Vec<&str> = own.iter().chain(arguments).copied().collect();
+        text.push_str(&format!("$ vfioctl libvirt check (managed='{managed}')\n{}\n", run(host, &arguments)));
+    }
+    text
+}
+
+#[test]
+fn libvirts_starts() {
+    check("libvirt-check.txt", |host| for_every_domain(host, &[]));
+    check("libvirt-check.json", |host| for_every_domain(host, &["--json"]));
+}
+
 #[test]
 fn filters() {
     let filters: [&[&str]; 6] = [

@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -71,6 +72,22 @@ fn rule_and_units_call_what_is_installed() {
         let wanted = root.path().join(&units[1..]).join("sysinit.target.wants/vfioctl-claim.service");
         assert!(fs::read_to_string(wanted).unwrap().contains("vfioctl claim"));
         assert!(files.iter().all(|path| !path.starts_with("/etc")), "{files:?}");
+    }
+}
+
+#[test]
+fn the_hook_for_libvirt_calls_what_is_installed() {
+    for (variables, prefix) in [(vec![], "/usr/local"), (vec!["PREFIX=/usr"], "/usr")] {
+        let root = install(&variables);
+        let hook = root.path().join(&prefix[1..]).join("share/vfioctl/libvirt-hook");
+        assert_eq!(fs::metadata(&hook).unwrap().permissions().mode() & 0o777, 0o755);
+        let text = fs::read_to_string(&hook).unwrap();
+        let program = format!("{prefix}/sbin/vfioctl");
+        assert!(
+            text.starts_with("#!/bin/sh\n") && text.contains(&format!("exec {program} libvirt hook -- \"$@\"")),
+            "{text}"
+        );
+        assert!(installed(root.path()).contains(&PathBuf::from(&program)));
     }
 }
 

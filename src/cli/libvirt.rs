@@ -23,20 +23,20 @@ pub enum Libvirt {
 #[derive(Args, Debug)]
 pub struct Hook {
     /// The domain's name
-    #[arg(allow_hyphen_values = true)]
     pub guest: String,
 
     /// What happens to it: prepare, start, started, stopped, release, …
-    #[arg(allow_hyphen_values = true)]
     pub operation: String,
 
     /// begin or end
-    #[arg(allow_hyphen_values = true)]
     pub sub_operation: String,
 
     /// Why, or '-'
-    #[arg(allow_hyphen_values = true)]
     pub extra: Option<String>,
+
+    /// For this version of libvirt, like 11.3.0, instead of the one that is installed
+    #[arg(long, value_name = "VERSION")]
+    pub libvirt_version: Option<Version>,
 }
 
 /// What to print.
@@ -75,7 +75,7 @@ pub struct Check {
     #[arg(value_name = "DOMAIN.xml")]
     pub file: PathBuf,
 
-    /// With this version of libvirt, like 11.3.0, instead of the one that is installed
+    /// For this version of libvirt, like 11.3.0, instead of the one that is installed
     #[arg(long, value_name = "VERSION")]
     pub libvirt_version: Option<Version>,
 }

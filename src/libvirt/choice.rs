@@ -52,3 +52,73 @@ pub fn choose(version: Version, table: &Table, modalias: &Modalias, model: Optio
 fn generic() -> DriverName {
     "vfio-pci".parse().expect("a constant name")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::matcher::rank;
+
+    const GENERIC: &str = "v*d*sv*sd*bc*sc*i* vfio_pci";
+    const MLX5: &str = "v000015B3d0000101Esv*sd*bc*sc*i* mlx5_vfio_pci";
+    const NEW: Version = Version::new(11, 3, 0);
+
+    fn table(lines: &[&str]) -> Table {
+        let mut table = Table::default();
+        let text: String = lines.iter().map(|line| format!("alias vfio_pci:{line}\n")).collect();
+        table.read_modules_alias(Cursor::new(text)).unwrap();
+        table
+    }
+
+    fn modalias() -> Modalias {
+        "pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00".parse().unwrap()
+    }
+
+    fn chosen(version: Version, table: &Table, model: Option<&str>) -> String {
+        let model = model.map(|model| model.parse().unwrap());
+        choose(version, table, &modalias(), model.as_ref()).name.to_string()
+    }
+
+    #[test]
+    fn the_fewest_wildcards_and_the_first_of_equals() {
+        for (lines, expected) in [
+            (vec![GENERIC, MLX5], "mlx5_vfio_pci"),
+            (vec![MLX5, GENERIC, "v000015B3d0000101Esv*sd*bc*sc*i* zz_other"], "mlx5_vfio_pci"),
+            (vec![MLX5, "v000015B3d*sv*sd*bc02sc00i00 by_class"], "by_class"),
+            (vec![GENERIC], "vfio_pci"),
+            (vec![], "vfio-pci"),
+            // Fields are compared, not matched: where kmod sees a pattern, libvirt sees another text.
+            (vec![GENERIC, "v000015B3d0000101?sv*sd*bc*sc*i* globbed"], "vfio_pci"),
+            (vec![GENERIC, "v000015B3d*sv*sd*bc02sc00i0* globbed"], "vfio_pci"),
+            (vec![GENERIC, "v000015b3d0000101esv*sd*bc*sc*i* lower"], "vfio_pci"),
+        ] {
+            assert_eq!(chosen(NEW, &table(&lines), None), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn modules_alias_and_nothing_else() {
+        let mut table = table(&[GENERIC]);
+        table.read_modprobe_alias(&format!("vfio_pci:{MLX5}"), 1);
+        let record = "mlx5_vfio_pci.alias=vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*\0";
+        table.read_builtin_modinfo(Cursor::new(record)).unwrap();
+        table.read_modules_alias(Cursor::new(format!("alias vfio-pci:{MLX5}\n"))).unwrap();
+        assert_eq!(rank(&table, &modalias())[0].module.as_str(), "mlx5_vfio_pci");
+        assert_eq!(chosen(NEW, &table, None), "vfio_pci");
+    }
+
+    #[test]
+    fn the_version_and_the_model_count() {
+        let table = table(&[GENERIC, MLX5]);
+        for (version, model, expected) in [
+            (Version::new(9, 0, 0), None, "vfio-pci"),
+            (Version::new(9, 10, 0), None, "vfio-pci"),
+            (Version::new(9, 10, 0), Some("mlx5_vfio_pci"), "vfio-pci"),
+            (Version::new(10, 0, 0), None, "mlx5_vfio_pci"),
+            (Version::new(10, 0, 0), Some("vfio-pci"), "vfio-pci"),
+        ] {
+            assert_eq!(chosen(version, &table, model), expected, "{version} {model:?}");
+        }
+    }
+}

@@ -199,3 +199,68 @@ fn driver(name: String) -> Result<DriverName, String> {
 fn binding(before: Before) -> Result<Binding, String> {
     Ok(Binding { driver: before.driver.map(driver).transpose()?, driver_override: before.driver_override })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(uuid: &str, address: &str) -> State {
+        let before =
+            Binding { driver: Some("budget dvb".to_string()).map(DriverName::from_kernel), driver_override: None };
+        let held = Held {
+            address: address.parse().unwrap(),
+            incarnation: Some(7),
+            driver: Some("mlx5_vfio_pci".parse().unwrap()),
+            before: Some(before),
+        };
+        let kept = Held { address: "10000:e1:00.0".parse().unwrap(), incarnation: None, driver: None, before: None };
+        State { uuid: Uuid::parse(uuid).unwrap(), name: "guest \"1\"".to_string(), devices: vec![held, kept] }
+    }
+
+    const ONE: &str = "6b1f3c9a-8a3e-4c7e-9b8e-1f2d3c4b5a69";
+    const OTHER: &str = "7b1f3c9a-8a3e-4c7e-9b8e-1f2d3c4b5a69";
+
+    #[test]
+    fn what_is_written_is_read() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), None).unwrap();
+        let (one, other) = (state(ONE, "0000:3b:00.1"), state(OTHER, "0000:3b:00.2"));
+        assert!(State::read(&host, &one.uuid).unwrap().is_none());
+        State::remove(&host, &one.uuid).unwrap();
+        one.write(&host).unwrap();
+        other.write(&host).unwrap();
+        assert_eq!(State::read(&host, &one.uuid).unwrap().as_ref(), Some(&one));
+        let (others, errors) = State::of_others(&host, Some(&one.uuid));
+        assert_eq!((others, errors.len()), (vec![other], 0));
+        assert!(one.held("0000:3b:00.1".parse().unwrap(), Some(7)).is_some());
+        assert!(one.held("0000:3b:00.1".parse().unwrap(), Some(8)).is_none(), "made anew since");
+        State::remove(&host, &one.uuid).unwrap();
+        assert!(State::read(&host, &one.uuid).unwrap().is_none());
+        // Nothing is left beside them.
+        assert_eq!(fs::read_dir(host.libvirt_domains()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_state_is_said() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), None).unwrap();
+        let one = state(ONE, "0000:3b:00.1");
+        one.write(&host).unwrap();
+        let good = fs::read_to_string(path(&host, &one.uuid)).unwrap();
+        for bad in [
+            String::new(),
+            good[..good.len() / 2].to_string(),
+            good.replace("\"schema\":1", "\"schema\":2"),
+            good.replace(ONE, "../../etc"),
+            good.replace("mlx5_vfio_pci", "../../x"),
+            good.replace("budget dvb", ""),
+            good.replace("0000:3b:00.1", "3b:20.1"),
+        ] {
+            assert_ne!(bad, good);
+            fs::write(path(&host, &one.uuid), &bad).unwrap();
+            let error = State::read(&host, &one.uuid).unwrap_err().to_string();
+            assert!(error.contains(ONE), "{error}");
+            assert_eq!(State::of_others(&host, None).1.len(), 1);
+        }
+    }
+}

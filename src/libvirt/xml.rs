@@ -22,7 +22,7 @@ const DEEPEST: usize = 256;
 /// The most elements, attributes of one of them, namespaces and devices. The parser compares each attribute of an element, and
 /// each namespace in scope, with all of the others.
 const MOST_NODES: u32 = 200_000;
-const MOST_ATTRIBUTES: usize = 256;
+const MOST_ATTRIBUTES: usize = 128;
 const MOST_NAMESPACES: usize = 256;
 const MOST_DEVICES: usize = 1024;
 
@@ -128,7 +128,7 @@ pub fn parse(bytes: &[u8]) -> Result<Domain, XmlError> {
     check_bounds(text)?;
     // Without a DTD there are no entities but the five of XML itself.
     let options = ParsingOptions { allow_dtd: false, nodes_limit: MOST_NODES, ..ParsingOptions::default() };
-    let document = Document::parse_with_options(text, options).map_err(malformed)?;
+    let document = Document::parse_with_options(text, options).map_err(|error| malformed(text, error))?;
     check_depth(&document)?;
     Reader { text }.domain(document.root_element())
 }
@@ -186,14 +186,17 @@ fn check_depth(document: &Document<'_>) -> Result<(), XmlError> {
 }
 
 /// The parser's own error, without the position that its text ends with.
-fn malformed(error: roxmltree::Error) -> XmlError {
+fn malformed(text: &str, error: roxmltree::Error) -> XmlError {
     let TextPos { row: line, col: column } = error.pos();
     let message = match error {
         roxmltree::Error::DtdDetected => "a DTD, which libvirt's XML never has: refused".to_string(),
         roxmltree::Error::NodesLimitReached => format!("more than {MOST_NODES} elements and texts"),
+        roxmltree::Error::UnclosedRootNode => {
+            return at(text.as_bytes(), text.len(), "malformed XML: it ends before its elements do".to_string());
+        }
         error => {
             let text = error.to_string();
-            text.strip_suffix(&format!(" at {line}:{column}")).unwrap_or(&text).to_string()
+            format!("malformed XML: {}", text.replace(&format!(" at {line}:{column}"), ""))
         }
     };
     XmlError { line, column, message }
@@ -371,5 +374,280 @@ impl Lines<'_> {
         self.line += memchr_iter(b'\n', &self.bytes[self.offset..offset]).count();
         self.offset = offset;
         self.line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DOMAIN: &str = "<?xml version='1.0' encoding='UTF-8'?>
+<!-- made by hand -->
+<domain type='kvm' id='1' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <name>guest &amp; co</name>
+  <uuid>6B1F3C9A8A3E-4c7e-9b8e-1f2d3c4b5a69</uuid>
+  <devices>
+    <disk type='file' device='disk'><source file='/a'/><target dev='vda'/></disk>
+    <disk type='nvme' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source type='pci' managed='yes' namespace='1'><address domain='0x0000' bus='0x01' slot='0x00' function='0x0'/></source>
+      <target dev='vde'/>
+    </disk>
+    <disk type='nvme' device='disk'>
+      <source type='pci' managed='yes' namespace='2'><address domain='0x0000' bus='0x01' slot='0x00' function='0x0'/></source>
+    </disk>
+    <interface type='hostdev' managed='no'>
+      <mac address='52:54:00:6d:90:02'/>
+      <source><address type='pci' domain='0x0000' bus='0x3b' slot='0x00' function='0x3'/></source>
+      <vlan><tag id='42'/></vlan>
+      <address type='pci' domain='0x0000' bus='0x06' slot='0x00' function='0x0'/>
+    </interface>
+    <interface type='network'><source network='passthrough'/></interface>
+    <hostdev mode='subsystem' type='usb'><source><vendor id='0x1234'/></source></hostdev>
+    <hostdev mode='subsystem' type='mdev' managed='no'><source><address uuid='x'/></source></hostdev>
+    <hostdev mode='capabilities' type='net'><source><interface>eth0</interface></source></hostdev>
+    <hostdev mode='subsystem' type='pci' managed='yes'>
+      <driver name='vfio' model='mlx5_vfio_pci'/>
+      <source><address domain='0x10000' bus='59' slot='037' function='0x7'/></source>
+      <address type='pci' domain='0x0000' bus='0x07' slot='0x00' function='0x0'/>
+    </hostdev>
+    <hostdev type='pci'><driver name='kvm'/><source><address bus='0x5'/></source></hostdev>
+  </devices>
+  <qemu:commandline><qemu:arg value='-hostdev'/></qemu:commandline>
+</domain>
+";
+
+    fn devices(text: &str) -> Vec<String> {
+        let domain = parse(text.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+        let line = |device: &HostDevice| {
+            let managed = if device.is_managed { "yes" } else { "no" };
+            let model = device.model.as_ref().map(|model| format!(" {model}")).unwrap_or_default();
+            let other = device.other_backend.as_ref().map(|other| format!(" by {other}")).unwrap_or_default();
+            format!("{}: {} {} {managed}{model}{other}", device.line, device.element, device.address)
+        };
+        domain.devices.iter().map(line).collect()
+    }
+
+    /// A hostdev in a domain.
+    fn asking(hostdev: &str) -> String {
+        format!("<domain>\n<devices>\n{hostdev}</devices>\n</domain>")
+    }
+
+    fn error(text: &[u8]) -> String {
+        match parse(text) {
+            Ok(domain) => panic!("{domain:?} from {}", String::from_utf8_lossy(&text[..text.len().min(500)])),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_libvirt_would_read() {
+        assert_eq!(
+            devices(DOMAIN),
+            [
+                "8: disk 0000:01:00.0 yes",
+                "16: interface 0000:3b:00.3 no",
+                "26: hostdev 10000:3b:1f.7 yes mlx5_vfio_pci",
+                "31: hostdev 0000:05:00.0 no by kvm",
+            ]
+        );
+        let domain = parse(DOMAIN.as_bytes()).unwrap();
+        assert_eq!(domain.name.as_deref(), Some("guest & co"));
+        assert_eq!(domain.uuid.unwrap().as_str(), "6b1f3c9a-8a3e-4c7e-9b8e-1f2d3c4b5a69");
+        assert_eq!(domain.networks, ["passthrough"]);
+        assert_eq!(parse(b"\xef\xbb\xbf<domain/>"), Ok(Domain::default()));
+        // What another vocabulary calls a hostdev is none.
+        let foreign = "<domain xmlns:a='b'><devices><a:hostdev mode='subsystem' type='pci'/></devices></domain>";
+        assert_eq!(parse(foreign.as_bytes()), Ok(Domain::default()));
+    }
+
+    #[test]
+    fn numbers_as_strtoul_reads_them() {
+        for (text, expected) in [
+            ("0x1f", Some(31)),
+            ("0X1F", Some(31)),
+            ("31", Some(31)),
+            ("037", Some(31)),
+            ("0", Some(0)),
+            ("0000", Some(0)),
+            (" +0x0003", Some(3)),
+            ("08", None),
+            ("0x", None),
+            ("", None),
+            (" ", None),
+            ("-1", None),
+            ("+-1", None),
+            ("0x-1", None),
+            ("1 ", None),
+            ("1f", None),
+            ("\u{0663}", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(number(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let hostdev = |address: &str| {
+            asking(&format!(
+                "  <hostdev type='pci'>\n    <source>\n      <address {address}/>\n    </source>\n  </hostdev>\n"
+            ))
+        };
+        for (text, expected) in [
+            ("".to_string(), "line 1, column 1: malformed XML: the document does not have a root node"),
+            (
+                "<domain>\n<devices></domain>".to_string(),
+                "line 2, column 10: malformed XML: expected 'devices' tag, not 'domain'",
+            ),
+            ("<domain>\n<a".to_string(), "line 2, column 3: malformed XML: it ends before its elements do"),
+            ("<domain/><domain/>".to_string(), "line 1, column 10: malformed XML"),
+            ("<domain a='1' a='2'/>".to_string(), "malformed XML: attribute 'a' is already defined"),
+            ("<domain>&what;</domain>".to_string(), "malformed XML: unknown entity reference 'what'"),
+            ("<domain>\u{0}</domain>".to_string(), "malformed XML: a non-XML character"),
+            ("<domainsnapshot/>".to_string(), "line 1, column 1: this is a <domainsnapshot>, not a <domain>"),
+            ("<domain xmlns='a'/>".to_string(), "not a <domain>"),
+            ("<domain>\n <uuid>12</uuid></domain>".to_string(), "line 2, column 2: '12' is no UUID"),
+            (hostdev("bus='0x3b' slot='0x20'"), "line 5, column 7: slot='0x20' is out of range: at most 0x1f"),
+            (hostdev("bus='256'"), "bus='256' is out of range: at most 0xff"),
+            (hostdev("bus='1' function='8'"), "function='8' is out of range: at most 0x7"),
+            (hostdev("domain='0x100000000' bus='1'"), "domain='0x100000000' is out of range"),
+            (
+                hostdev("bus='08'"),
+                "bus='08' is no number to libvirt: 0x1f is hexadecimal, 31 decimal, and what begins with 0 octal",
+            ),
+            (hostdev("bus='-1'"), "bus='-1' is no number"),
+            (hostdev("function='1'"), "no PCI address: one of domain, bus and slot must be more than 0"),
+            (asking("<hostdev/>"), "line 3, column 1: a <hostdev> without a type"),
+            (asking("<hostdev type='pci'/>"), "a <hostdev> without a <source>"),
+            (
+                asking("<interface type='hostdev'><source/></interface>"),
+                "the <source> of a <interface> without an <address>",
+            ),
+            (
+                asking("<hostdev type='pci' managed='maybe'><source><address bus='1'/></source></hostdev>"),
+                "managed='maybe': it is either yes or no",
+            ),
+            (
+                asking("<hostdev type='pci'><driver model='../x'/><source><address bus='1'/></source></hostdev>"),
+                "model: '../x' is not a name a kernel module or driver can have",
+            ),
+            (
+                asking(&"<hostdev type='pci'><source><address bus='1'/></source></hostdev>\n".repeat(2)),
+                "line 4, column 1: device 0000:01:00.0 is asked for twice: <hostdev> in line 3",
+            ),
+            (
+                asking(
+                    "<disk type='nvme'><source><address bus='1'/></source></disk><hostdev type='pci'><source><address bus='1'/></source></hostdev>",
+                ),
+                "is asked for twice: <disk> in line 3",
+            ),
+        ] {
+            let error = error(text.as_bytes());
+            assert!(error.contains(expected), "{text}\n{error}");
+        }
+        assert_eq!(
+            error(b"<domain>\n \xe9\xff</domain>"),
+            "line 2, column 2: not UTF-8, which is all that libvirt writes"
+        );
+    }
+
+    #[test]
+    fn hostile_documents_are_refused_in_time() {
+        let mut laughs = "<!DOCTYPE domain [<!ENTITY a 'ha'>".to_string();
+        for (name, of) in ('b'..='k').zip('a'..) {
+            laughs.push_str(&format!("<!ENTITY {name} '{}'>", format!("&{of};").repeat(10)));
+        }
+        laughs.push_str("]><domain>&k;</domain>");
+        let external = "<!DOCTYPE domain SYSTEM 'file:///etc/passwd'><domain/>".to_string();
+        let many = |count: usize, item: &dyn Fn(usize) -> String| (0..count).map(item).collect::<String>();
+        let attributes = many(100_000, &|number| format!(" a{number}=''"));
+        let namespaces = many(5_000, &|number| format!("<a xmlns:a{number}='u{number}'>"));
+        let hostdev = |number: usize| {
+            let (bus, slot, function) = (1 + number / 256, number / 8 % 32, number % 8);
+            format!(
+                "<hostdev type='pci'><source><address bus='{bus}' slot='{slot}' function='{function}'/></source></hostdev>"
+            )
+        };
+        for (text, expected) in [
+            (laughs, "a DTD, which libvirt's XML never has: refused"),
+            (external, "a DTD"),
+            ("<a>".repeat(2_000_000), "more than 200000 elements and texts"),
+            ("<a>".repeat(100_000), "malformed XML: it ends before its elements do"),
+            (
+                format!("<domain>{}{}</domain>", "<a>".repeat(90_000), "</a>".repeat(90_000)),
+                "nested deeper than 256 elements",
+            ),
+            (format!("<domain>{}</domain>", "<a/>".repeat(1_000_000)), "more than 200000 elements and texts"),
+            (format!("<domain><a{attributes}/></domain>"), "an element with more than 128 attributes"),
+            (format!("<domain>{namespaces}"), "more than 256 namespaces"),
+            (asking(&many(2_000, &hostdev)), "more than 1024 PCI devices"),
+            (" ".repeat(LONGEST + 1), "longer than 8 MiB"),
+            ("<".repeat(LONGEST), "malformed XML"),
+            ("<a b='".repeat(LONGEST / 6), "malformed XML"),
+        ] {
+            let started = Instant::now();
+            let found = error(text.as_bytes());
+            let shown = &text[..text.len().min(60)];
+            assert!(found.contains(expected), "{shown}: {found}");
+            assert!(started.elapsed() < Duration::from_secs(20), "{shown}: {:?}", started.elapsed());
+        }
+        // What is big but well within bounds is read.
+        let big = format!("<domain>{}<devices/></domain>", "<a b='=' c='&lt;'>=</a>".repeat(60_000));
+        assert!(parse(big.as_bytes()).is_ok());
+        let wide = format!("<domain>{}</domain>", format!("<a{}/>", many(128, &|n| format!(" a{n}=''"))).repeat(6_000));
+        let started = Instant::now();
+        assert!(parse(wide.as_bytes()).is_ok());
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    }
+
+    proptest! {
+        /// Whatever is done to a document: an answer, within its bounds, and in time.
+        #[test]
+        fn no_mutation_is_too_much(
+            edits in prop::collection::vec((0..DOMAIN.len(), 0..DOMAIN.len(), 0..40usize, any::<u8>(), 0..5u8), 1..12)
+        ) {
+            let mut bytes = DOMAIN.as_bytes().to_vec();
+            for (place, other, length, byte, kind) in edits {
+                let place = place.min(bytes.len());
+                let other = other.min(bytes.len());
+                let end = (other + length).min(bytes.len());
+                match kind {
+                    0 => bytes.insert(place, byte),
+                    1 if place < bytes.len() => bytes[place] = byte,
+                    2 => drop(bytes.drain(other..end)),
+                    3 => { let piece = bytes[other..end].to_vec(); bytes.splice(place..place, piece); }
+                    _ => bytes.truncate(place.max(40)),
+                }
+            }
+            let started = Instant::now();
+            match parse(&bytes) {
+                Ok(domain) => prop_assert!(domain.devices.len() <= 8),
+                Err(error) => {
+                    let lines = 1 + bytes.iter().filter(|byte| **byte == b'\n').count();
+                    prop_assert!((1..=lines).contains(&(error.line as usize)), "{}", error);
+                    prop_assert!(!error.message.is_empty());
+                }
+            }
+            prop_assert!(started.elapsed() < Duration::from_secs(5));
+        }
+
+        /// Attributes with whatever in them are an address or an error, never another address.
+        #[test]
+        fn addresses_are_within_their_ranges(values in prop::collection::vec("[ +-]?(0x|0|)[0-9a-fx]{0,9}", 4)) {
+            let [domain, bus, slot, function] = values.as_slice() else { unreachable!() };
+            let text = asking(&format!(
+                "<hostdev type='pci'><source><address domain='{domain}' bus='{bus}' slot='{slot}' function='{function}'/></source></hostdev>"
+            ));
+            if let Ok(found) = parse(text.as_bytes()) {
+                let numbers = [number(domain), number(bus), number(slot), number(function)].map(Option::unwrap);
+                let [domain, bus, slot, function] = numbers;
+                prop_assert_eq!(found.devices[0].address.to_string(), format!("{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"));
+            }
+        }
     }
 }

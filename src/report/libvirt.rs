@@ -5,7 +5,7 @@ use std::io;
 
 use serde::Serialize;
 
-use super::{BAD, BOLD, Blocker, DOUBT, GOOD, Output, printable, styled};
+use super::{BAD, BOLD, Blocker, DIM, DOUBT, GOOD, Output, printable, styled};
 use crate::address::Address;
 use crate::guard::Holder;
 use crate::kernel_name::DriverName;
@@ -146,14 +146,6 @@ impl CheckView {
 
 /// Shows what would happen.
 pub fn start(output: Output, view: &StartView) -> io::Result<()> {
-    for device in &view.devices {
-        for note in &device.notes {
-            output.warn(&format!("{}: {note}", device.address));
-        }
-        if let Some(failure) = &device.error {
-            output.fail(failure);
-        }
-    }
     if output.is_json {
         return output.print_json("libvirt-check", view);
     }
@@ -216,6 +208,12 @@ fn device_text(device: &CheckView, has_hook: bool) -> String {
         None => styled(GOOD, "would work"),
         Some(failure) => format!("{}: {}", styled(BAD, "would fail"), printable(&failure.message)),
     };
+    for note in &device.notes {
+        row("note", printable(note));
+    }
     row("start", outcome);
+    if let Some(hint) = device.error.as_ref().and_then(|failure| failure.hint.as_ref()) {
+        row("", styled(DIM, &printable(hint)));
+    }
     text
 }

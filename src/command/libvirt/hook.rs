@@ -19,9 +19,9 @@ use crate::command::apply;
 use crate::command::bind::{self, Binder};
 use crate::command::context::{Context, UsageError};
 use crate::gather;
-use crate::libvirt::{Domain, Held, HostDevice, State, StateError, Uuid};
+use crate::libvirt::{Domain, Held, HostDevice, State, StateError, Uuid, Version};
 use crate::lock::DeviceLock;
-use crate::outcome::{DeviceResult, Failure, Outcome};
+use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
 use crate::plan::{self, Binding, Manner};
 use crate::policy::{Decision, Policy};
 use crate::report;
@@ -31,7 +31,7 @@ use crate::sysfs::{self, Device, Overrides};
 pub fn run(context: &Context, options: &Hook) -> Result<u8> {
     let read = || super::read(io::stdin().lock(), "the domain's XML");
     let done = match (options.operation.as_str(), options.sub_operation.as_str()) {
-        ("prepare", "begin") => read().and_then(|domain| prepare(context, domain)),
+        ("prepare", "begin") => read().and_then(|domain| prepare(context, domain, options.libvirt_version)),
         ("release", "end") => read().and_then(|domain| release(context, domain)),
         _ => {
             // What is not read would be a broken pipe to libvirt.
@@ -46,7 +46,7 @@ fn uuid_of(domain: &Domain) -> Result<Uuid> {
     Ok(domain.uuid.clone().ok_or_else(|| UsageError("the domain's XML has no <uuid>".to_string()))?)
 }
 
-fn prepare(context: &Context, domain: Domain) -> Result<u8> {
+fn prepare(context: &Context, domain: Domain, version: Option<Version>) -> Result<u8> {
     let devices: Vec<&HostDevice> = domain.devices.iter().filter(|device| device.other_backend.is_none()).collect();
     // libvirt always gives it; without, there is nothing to be found again.
     let uuid = uuid_of(&domain)?;
@@ -62,7 +62,7 @@ fn prepare(context: &Context, domain: Domain) -> Result<u8> {
     context.refuse_other_kernel(&chooser)?;
     let binder = Binder { context, chooser, together: &addresses };
     let (policy, _) = context.policy();
-    let (version, _) = super::version(context, None);
+    let (version, _) = super::version(context, version);
     let wishes = Wishes { binder: &binder, policy: &policy, version };
     let others = others(context, &uuid);
 
@@ -85,12 +85,13 @@ fn prepare(context: &Context, domain: Domain) -> Result<u8> {
         settle(held, result, &again, &others);
     }
     if results.iter().any(|result| result.error.is_some()) && !context.is_dry_run {
-        let is_taken = |result: &DeviceResult| result.error.is_none();
-        let taken =
-            state.devices.iter().zip(&results).filter(|(_, result)| is_taken(result)).map(|(held, _)| held.clone());
-        let taken: Vec<Held> = taken.filter(|held| held.before.is_some()).collect();
-        results.extend(give_back(context, &binder, &policy, &others, &taken));
-        state.devices.retain(|held| is_left_over(held, &results));
+        let taken = state.devices.iter().zip(&results).filter(|(_, result)| result.error.is_none());
+        let taken: Vec<Held> = taken.map(|(held, _)| held.clone()).filter(|held| held.before.is_some()).collect();
+        let back = give_back(context, &binder, &policy, &others, &taken);
+        // Whatever else failed was put back at once.
+        let is_stuck = |kind| matches!(kind, Kind::NotRestored | Kind::Timeout);
+        state.devices.retain(|held| is_left_over(held, &back, |_| true) || is_left_over(held, &results, is_stuck));
+        results.extend(back);
     }
     if !context.is_dry_run {
         keep(context, &state)?;
@@ -111,17 +112,16 @@ fn release(context: &Context, domain: Domain) -> Result<u8> {
     let results = give_back(context, &binder, &policy, &others(context, &uuid), &state.devices);
     if !context.is_dry_run {
         // What could not be given back is tried again when the domain is started next.
-        state.devices.retain(|held| is_left_over(held, &results));
+        state.devices.retain(|held| is_left_over(held, &results, |_| true));
         keep(context, &state)?;
     }
     conclude(context, &results)
 }
 
-/// Is a device neither as the domain wants it nor as it was before?
-fn is_left_over(held: &Held, results: &[DeviceResult]) -> bool {
-    let result = results.iter().rev().find(|result| result.address == held.address);
-    let failure = result.and_then(|result| result.error.as_ref());
-    failure.is_some_and(|failure| !failure.kind.is_refusal())
+/// Is a device neither as the domain wants it nor as it was before? So it is where something failed, in a way that `is_so`.
+fn is_left_over(held: &Held, results: &[DeviceResult], is_so: impl Fn(Kind) -> bool) -> bool {
+    let result = results.iter().find(|result| result.address == held.address);
+    result.and_then(|result| result.error.as_ref()).is_some_and(|failure| is_so(failure.kind))
 }
 
 fn keep(context: &Context, state: &State) -> Result<(), StateError> {
