@@ -42,12 +42,20 @@ fn commands() -> Vec<(String, Vec<String>)> {
     let mut cli = Cli::command();
     cli.build();
     let visible = cli.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help");
-    visible
-        .map(|command| {
-            let options = command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_string));
-            (command.get_name().to_string(), options.collect())
-        })
-        .collect()
+    let options = |command: &clap::Command| -> Vec<String> {
+        command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_string)).collect()
+    };
+    let mut commands = Vec::new();
+    for command in visible {
+        commands.push((command.get_name().to_string(), options(command)));
+        // driverctl's verbs are another program's, and have a section of their own.
+        for verb in
+            command.get_subcommands().filter(|verb| command.get_name() == "libvirt" && verb.get_name() != "help")
+        {
+            commands.push((format!("{} {}", command.get_name(), verb.get_name()), options(verb)));
+        }
+    }
+    commands
 }
 
 #[test]

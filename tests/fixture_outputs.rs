@@ -7,9 +7,9 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Where libudev looks, in its order (systemd, `src/libsystemd/sd-hwdb/sd-hwdb.c`).
 const HWDB: [&str; 6] = [
@@ -23,6 +23,11 @@ const HWDB: [&str; 6] = [
 
 /// Runs commands, one a line, where the fixtures' hwdb is the machine's; gives their transcripts.
 fn run(host: &str, arguments: &[&str]) -> String {
+    run_on(Stdio::null(), host, arguments)
+}
+
+/// The same with something on standard input.
+fn run_on(input: Stdio, host: &str, arguments: &[&str]) -> String {
     let hwdb = HWDB.iter().find(|path| Path::new(path).exists());
     let hwdb =
         hwdb.expect("no hwdb.bin on this machine: install the package udev (on Debian 13: systemd-hwe-hwdb and udev)");
@@ -36,7 +41,8 @@ fn run(host: &str, arguments: &[&str]) -> String {
         .arg(hwdb)
         .args([support::VFIOCTL, "--root", host])
         .args(arguments)
-        .current_dir(support::fixtures());
+        .current_dir(support::fixtures())
+        .stdin(input);
     support::transcript(&support::run(&mut command))
 }
 
@@ -155,9 +161,12 @@ fn for_every_domain(host: &str, arguments: &[&str]) -> String {
         let file = directory.path().join("domain.xml");
         fs::write(&file, xml).unwrap();
         let [option, version] = LIBVIRT;
-        let own = ["libvirt", "check", option, version, file.to_str().unwrap()];
+        let own = ["libvirt", "check", option, version, "-"];
         let arguments: Vec<&str> = own.iter().chain(arguments).copied().collect();
-        text.push_str(&format!("$ vfioctl libvirt check (managed='{managed}')\n{}\n", run(host, &arguments)));
+        text.push_str(&format!(
+            "$ vfioctl libvirt check - (managed='{managed}')\n{}\n",
+            run_on(File::open(&file).unwrap().into(), host, &arguments)
+        ));
     }
     text
 }

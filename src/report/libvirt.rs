@@ -198,12 +198,6 @@ fn device_text(device: &CheckView, has_hook: bool) -> String {
         };
         row("hook", format!("{does}: {}", printable(device.hook_reason.as_deref().unwrap_or_default())));
     }
-    if !device.blocked_by.is_empty() {
-        let blockers: Vec<String> =
-            device.blocked_by.iter().map(|blocker| format!("{} on {}", blocker.address, blocker.driver)).collect();
-        let number = device.iommu_group.map(|number| number.to_string()).unwrap_or_default();
-        row("IOMMU group", format!("{number}, with {}", blockers.join(", ")));
-    }
     let outcome = match &device.error {
         None => styled(GOOD, "would work"),
         Some(failure) => format!("{}: {}", styled(BAD, "would fail"), printable(&failure.message)),

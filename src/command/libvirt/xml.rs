@@ -56,6 +56,10 @@ fn check(device: &Device, element: Element) -> Result<(), Failure> {
             "ask for the devices behind it",
         ));
     }
+    // `virPCIDeviceAddressIsEmpty`
+    if address.domain() == 0 && address.routing_id() < 8 {
+        return Err(Failure::plain(Kind::Unsafe, format!("{address}: to libvirt this address stands for none at all")));
+    }
     // `virDomainNetDefValidate` and `virHostdevIsVirtualFunction`: for others libvirt could not set the MAC address.
     let is_network = device.modalias.class().starts_with("02");
     if element == Element::Interface && !(is_network && device.pf.is_some()) {
