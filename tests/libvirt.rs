@@ -208,7 +208,11 @@ fn a_driver_for_other_devices_keeps_the_domain_from_starting() {
     let domains = [domain(UUID, &[hostdev("0000:5e:00.0", "yes", "<driver name='vfio' model='mlx5_vfio_pci'/>")])];
     let ran = with_domains("connectx", &[], &domains, "prepare 1");
     ran.assert_status(4);
-    assert!(ran.stderr.contains("driver mlx5_vfio_pci is not for 144d:a824"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("names driver mlx5_vfio_pci for it in line 5, which is not for 144d:a824"),
+        "{}",
+        ran.stderr
+    );
     ran.assert_as_before();
 }
 

@@ -49,6 +49,24 @@ pub fn choose(version: Version, table: &Table, modalias: &Modalias, model: Optio
     }
 }
 
+/// The longest modules.alias that libvirt reads (`virFileReadAll` in `virPCIDeviceFindBestVFIOVariant`).
+const LONGEST_TABLE: u64 = 8 << 20;
+
+/// Why libvirt could not choose at all, whatever driver the device is on, where `length` is that of modules.alias, if there is
+/// one. Without it 11.3.0 gives up, and 12.8.0 takes vfio-pci.
+pub fn gives_up(version: Version, length: Option<u64>) -> Option<String> {
+    match length {
+        _ if !version.takes_variants() => None,
+        None if version <= Version::new(11, 3, 0) => {
+            Some(format!("libvirt {version} takes no device without modules.alias"))
+        }
+        Some(length) if length > LONGEST_TABLE => {
+            Some(format!("modules.alias has more than {} MiB, which libvirt does not read", LONGEST_TABLE >> 20))
+        }
+        _ => None,
+    }
+}
+
 fn generic() -> DriverName {
     "vfio-pci".parse().expect("a constant name")
 }
@@ -106,6 +124,21 @@ mod tests {
         table.read_modules_alias(Cursor::new(format!("alias vfio-pci:{MLX5}\n"))).unwrap();
         assert_eq!(rank(&table, &modalias())[0].module.as_str(), "mlx5_vfio_pci");
         assert_eq!(chosen(NEW, &table, None), "vfio_pci");
+    }
+
+    #[test]
+    fn a_table_that_libvirt_cannot_use() {
+        let old = Version::new(9, 0, 0);
+        for (version, length, is_given_up) in [
+            (NEW, Some(8 << 20), false),
+            (NEW, Some((8 << 20) + 1), true),
+            (NEW, None, true),
+            (Version::new(12, 8, 0), None, false),
+            (old, None, false),
+            (old, Some(9 << 20), false),
+        ] {
+            assert_eq!(gives_up(version, length).is_some(), is_given_up, "{version} {length:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod state;
 mod version;
 mod xml;
 
-pub use choice::{Choice, choose};
+pub use choice::{Choice, choose, gives_up};
 pub use snippet::Snippet;
 pub use start::{Situation, is_hook_installed};
 pub use state::{Held, State, StateError};

@@ -27,6 +27,8 @@ pub struct Situation<'a> {
     pub owner: Option<&'a str>,
     /// Is it the very domain that is asked about?
     pub is_own: bool,
+    /// Why libvirt cannot choose a driver.
+    pub no_choice: Option<String>,
 }
 
 impl Situation<'_> {
@@ -47,6 +49,13 @@ impl Situation<'_> {
                 holders.map(|holder| format!("{} (pid {})", holder.command, holder.pid)).collect();
             let message = format!("{address} is in use: {} has it open", holders.join(", "));
             return Some(Failure::new(Kind::Unsafe, message, "stop that VM or program first"));
+        }
+        if let Some(why) = self.no_choice.as_ref().filter(|_| asked.is_managed && asked.model.is_none()) {
+            return Some(Failure::new(
+                Kind::Failed,
+                format!("{address}: {why}"),
+                "'depmod -a' writes modules.alias anew; with <driver model='vfio-pci'/> libvirt does not read it",
+            ));
         }
         if !asked.is_managed && !self.has_hook && !facts.is_vfio_device {
             return Some(Failure::new(
@@ -136,6 +145,7 @@ mod tests {
             has_hook: true,
             owner: None,
             is_own: false,
+            no_choice: None,
         };
         change(&mut situation);
         situation.obstacle().map(|failure| failure.message)
@@ -158,7 +168,8 @@ mod tests {
         let shared = Facts { siblings: vec![sibling("nouveau")], ..facts() };
         let harmless = Facts { siblings: vec![sibling("pcieport")], ..facts() };
         let old = |situation: &mut Situation<'_>| situation.version = Version::new(9, 0, 0);
-        let cases: [(bool, &Facts, &dyn Fn(&mut Situation<'_>), Option<&str>); 11] = [
+        type Case<'a> = (bool, &'a Facts, &'a dyn Fn(&mut Situation<'_>), Option<&'a str>);
+        let cases: [Case<'_>; 13] = [
             (true, &free, &|_| {}, None),
             (false, &free, &|_| {}, None),
             (false, &free, &|s| s.has_hook = false, Some("only if it is on a VFIO driver")),
@@ -170,6 +181,8 @@ mod tests {
             (true, &held, &|s| s.is_own = true, None),
             (true, &free, &|s| s.owner = Some("other"), Some("domain other has it")),
             (true, &harmless, &|_| {}, None),
+            (true, &free, &|s| s.no_choice = Some("no table".to_string()), Some("0000:3b:00.1: no table")),
+            (false, &free, &|s| s.no_choice = Some("no table".to_string()), None),
         ];
         for (index, (is_managed, facts, change, expected)) in cases.into_iter().enumerate() {
             let obstacle = obstacle(is_managed, facts, change);

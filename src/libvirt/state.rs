@@ -205,8 +205,7 @@ mod tests {
     use super::*;
 
     fn state(uuid: &str, address: &str) -> State {
-        let before =
-            Binding { driver: Some("budget dvb".to_string()).map(DriverName::from_kernel), driver_override: None };
+        let before = Binding { driver: Some(DriverName::from_kernel("budget dvb".to_string())), driver_override: None };
         let held = Held {
             address: address.parse().unwrap(),
             incarnation: Some(7),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `vfioctl libvirt check`: what would happen to the PCI devices of a domain if it were started.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
@@ -35,6 +35,8 @@ pub fn run(mut context: Context, options: &Check) -> Result<u8> {
     for error in errors {
         context.output.warn(&error.to_string());
     }
+    let table = context.host.modules(&binder.chooser.tables.release).join("modules.alias");
+    let table_length = fs::metadata(table).ok().map(|data| data.len());
     let wishes = Wishes { binder: &binder, policy: &policy, version };
     let checker = Checker {
         wishes,
@@ -42,6 +44,7 @@ pub fn run(mut context: Context, options: &Check) -> Result<u8> {
         states: &states,
         has_hook: is_hook_installed(&context.host),
         names: Database::open(),
+        table_length,
     };
     let devices: Vec<CheckView> = domain.devices.iter().map(|asked| checker.check(asked)).collect();
     let status = devices.iter().filter_map(|device| device.error.as_ref()).map(|failure| failure.kind.exit_status());
@@ -73,6 +76,8 @@ struct Checker<'a> {
     states: &'a [State],
     has_hook: bool,
     names: Database,
+    /// Of modules.alias, if there is one.
+    table_length: Option<u64>,
 }
 
 impl Checker<'_> {
@@ -146,6 +151,7 @@ impl Checker<'_> {
             has_hook: self.has_hook,
             owner: owner.map(|owner| owner.name.as_str()),
             is_own,
+            no_choice: libvirt::gives_up(*version, self.table_length),
         };
         view.error = situation.obstacle();
         Ok(())

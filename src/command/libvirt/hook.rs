@@ -48,7 +48,9 @@ fn uuid_of(domain: &Domain) -> Result<Uuid> {
 
 fn prepare(context: &Context, domain: Domain, version: Option<Version>) -> Result<u8> {
     let devices: Vec<&HostDevice> = domain.devices.iter().filter(|device| device.other_backend.is_none()).collect();
-    // libvirt always gives it; without, there is nothing to be found again.
+    if devices.is_empty() && domain.uuid.is_none() {
+        return Ok(0);
+    }
     let uuid = uuid_of(&domain)?;
     let stale = forgiving(context, State::read(&context.host, &uuid));
     if devices.is_empty() && stale.is_none() {
@@ -69,10 +71,12 @@ fn prepare(context: &Context, domain: Domain, version: Option<Version>) -> Resul
     // A domain that ended without our hearing of it; what it had and does not ask for now goes back.
     let (again, left): (Vec<Held>, Vec<Held>) = stale.into_iter().partition(|held| addresses.contains(&held.address));
     let given_back = give_back(context, &binder, &policy, &others, &left);
+    let left: Vec<Held> = left.into_iter().filter(|held| is_left_over(held, &given_back, |_| true)).collect();
     let mut state = State { uuid: uuid.clone(), name: domain.name.unwrap_or_default(), devices: Vec::new() };
     for address in &addresses {
         state.devices.push(look(context, *address, &again)?);
     }
+    state.devices.extend(left.iter().cloned());
     // Written before anything is done: should this process be killed, `release` knows what there is to put back.
     if !context.is_dry_run {
         state.write(&context.host)?;
@@ -85,18 +89,24 @@ fn prepare(context: &Context, domain: Domain, version: Option<Version>) -> Resul
         settle(held, result, &again, &others);
     }
     if results.iter().any(|result| result.error.is_some()) && !context.is_dry_run {
-        let taken = state.devices.iter().zip(&results).filter(|(_, result)| result.error.is_none());
+        let is_taken = |held: &Held, result: &DeviceResult| result.error.is_none() || again.iter().any(|a| a == held);
+        let taken = state.devices.iter().zip(&results).filter(|(held, result)| is_taken(held, result));
         let taken: Vec<Held> = taken.map(|(held, _)| held.clone()).filter(|held| held.before.is_some()).collect();
         let back = give_back(context, &binder, &policy, &others, &taken);
         // Whatever else failed was put back at once.
         let is_stuck = |kind| matches!(kind, Kind::NotRestored | Kind::Timeout);
-        state.devices.retain(|held| is_left_over(held, &back, |_| true) || is_left_over(held, &results, is_stuck));
+        state.devices.retain(|held| {
+            left.contains(held) || is_left_over(held, &back, |_| true) || is_left_over(held, &results, is_stuck)
+        });
         results.extend(back);
     }
     if !context.is_dry_run {
         keep(context, &state)?;
     }
-    results.extend(given_back);
+    // That an earlier domain's device cannot be given back is no reason against this one's start.
+    for result in &given_back {
+        report::remarks(context.output, result);
+    }
     conclude(context, &results)
 }
 

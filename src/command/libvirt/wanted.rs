@@ -4,8 +4,9 @@
 use crate::catalog::Catalog;
 use crate::command::apply;
 use crate::command::bind::{Binder, Preparing, Request};
-use crate::kernel_name::DriverName;
+use crate::kernel_name::{DriverName, ModuleName};
 use crate::libvirt::{self, HostDevice, Version};
+use crate::matcher::Table;
 use crate::outcome::{Failure, Kind};
 use crate::plan::Manner;
 use crate::policy::{Choice, Decision, Policy};
@@ -68,14 +69,12 @@ impl Wishes<'_> {
         if let Some(candidate) = meant(&candidates, &choice.name).filter(|found| found.verdict == Verdict::Blocked) {
             return Err(cannot_work(asked, candidate, &choice.reason));
         }
+        let is_candidate = meant(&candidates, &choice.name).is_some();
+        if !is_candidate && asked.model.is_some() && is_vfio_driver(&choice.name, table) {
+            return Err(not_for_device(asked, device, &choice.name, &candidates));
+        }
         // A driver that no table knows was named by whoever wrote the domain: it is not asked for again.
-        let is_known = Catalog::bundled().by_any_name(choice.name.as_str()).is_some()
-            || choice
-                .name
-                .as_str()
-                .parse()
-                .is_ok_and(|module: crate::kernel_name::ModuleName| table.names(module.as_str()));
-        Ok(Wish { request: named(choice.name, !is_known), reason: choice.reason })
+        Ok(Wish { request: named(choice.name, !is_candidate), reason: choice.reason })
     }
 
     /// For a device that libvirt takes as it is: what the policy says, or that it stays where it is, if libvirt takes that.
@@ -97,6 +96,28 @@ impl Wishes<'_> {
             reason: "it is a VFIO device already, which is all that libvirt asks of one with managed='no'".to_string(),
         }))
     }
+}
+
+/// Do the catalogue or the tables know for which devices this driver is?
+fn is_vfio_driver(name: &DriverName, table: &Table) -> bool {
+    let module = name.as_str().parse::<ModuleName>();
+    Catalog::bundled().by_any_name(name.as_str()).is_some() || module.is_ok_and(|module| table.names(module.as_str()))
+}
+
+/// libvirt would bind it all the same, since the kernel does not hold a driver that is named to its own table.
+fn not_for_device(asked: &HostDevice, device: &Device, model: &DriverName, candidates: &[Candidate]) -> Failure {
+    let others: Vec<&str> = candidates.iter().map(Candidate::name).collect();
+    Failure::new(
+        Kind::NotForDevice,
+        format!(
+            "{}: the domain names driver {model} for it in line {}, which is not for {}:{}",
+            asked.address,
+            asked.line,
+            device.modalias.vendor(),
+            device.modalias.device()
+        ),
+        format!("what fits: {}", if others.is_empty() { "none".to_string() } else { others.join(", ") }),
+    )
 }
 
 fn named(driver: DriverName, any_driver: bool) -> Request {
