@@ -45,7 +45,8 @@ impl Wish {
 impl Wishes<'_> {
     /// What is wanted for a device; a failure is why the domain could not have it.
     pub fn of(&self, asked: &HostDevice, device: &Device) -> Result<Wish, Failure> {
-        if let Some(Decision::OtherDevice(rule)) = self.policy.decide(device) {
+        let decision = self.policy.decide(device);
+        if let Some(Decision::OtherDevice(rule)) = decision {
             return Err(Failure::new(
                 Kind::Identity,
                 format!("{}: {}: no guest is given the wrong device", device.address, rule.mismatch(device)),
@@ -73,8 +74,14 @@ impl Wishes<'_> {
         if !is_candidate && asked.model.is_some() && is_vfio_driver(&choice.name, table) {
             return Err(not_for_device(asked, device, &choice.name, &candidates));
         }
+        // What must come with the driver must come with libvirt's too.
+        let require = match decision {
+            Some(Decision::Rule(rule)) => rule.require.clone(),
+            _ => Vec::new(),
+        };
         // A driver that no table knows was named by whoever wrote the domain: it is not asked for again.
-        Ok(Wish { request: named(choice.name, !is_candidate), reason: choice.reason })
+        let request = Request { require, ..named(choice.name, !is_candidate) };
+        Ok(Wish { request, reason: choice.reason })
     }
 
     /// For a device that libvirt takes as it is: what the policy says, or that it stays where it is, if libvirt takes that.
