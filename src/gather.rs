@@ -242,7 +242,7 @@ pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>
     let is_vfio_device = !vfio_devices.is_empty() || Device::is_vfio_device(host, device.address)?;
     // Looking through all processes is for what someone may hold.
     let holders = match is_vfio_device {
-        true => guard::holders(host, device.iommu_group, &vfio_devices),
+        true => guard::holders(host, device.address, device.iommu_group, &vfio_devices),
         false => Vec::new(),
     };
     let unsafe_mode = host.module(&vfio()).join("parameters/enable_unsafe_noiommu_mode");

@@ -135,6 +135,16 @@ impl Host {
         self.root.join("dev/vfio")
     }
 
+    /// The device node of iommufd.
+    pub fn iommufd_node(&self) -> PathBuf {
+        self.root.join("dev/iommu")
+    }
+
+    /// A path of this host as its own processes spell it.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        Path::new("/").join(path.strip_prefix(&self.root).unwrap_or(path))
+    }
+
     /// Drop-in directories of `name`, highest precedence first (UAPI.6).
     fn drop_in(&self, name: &str) -> [PathBuf; 4] {
         ["etc", "run", "usr/local/lib", "usr/lib"].map(|place| self.root.join(place).join(name))

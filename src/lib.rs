@@ -19,6 +19,7 @@
 //! * [`policy`] is the administrator's persisted choices, and the only writer to /etc; it tells udev what they select.
 //! * [`drop_in`] has the rules of drop-in directories, for policy and for modprobe.d.
 //! * [`guard`] finds out who is using a device.
+//! * [`vfio`] asks a bound device what it can do; its `ioctl.rs` has all `unsafe` code there is.
 //! * [`gather`] reads what the pure parts decide on.
 //! * [`prepare`] has the programs that are run before a driver comes: as written, and made ready for one device.
 //! * [`target`] goes from a driver's name, as typed, to a driver that can be bound.
@@ -61,3 +62,4 @@ pub mod require;
 pub mod sysfs;
 pub mod target;
 pub mod verdict;
+pub mod vfio;

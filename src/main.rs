@@ -10,14 +10,18 @@ use vfioctl::cli::Cli;
 use vfioctl::cli::driverctl;
 use vfioctl::command;
 use vfioctl::sysfs::attendant;
+use vfioctl::vfio::prober;
 
 fn main() -> ExitCode {
-    // Not a command of the user's, and no argument parser's work.
-    if std::env::args_os().nth(1).is_some_and(|word| word == attendant::ARGUMENT) {
-        return match attendant::serve(io::stdin().lock(), io::stdout().lock()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        };
+    // Not commands of the user's, and no argument parser's work.
+    let word = std::env::args_os().nth(1);
+    let served = match word.as_ref().and_then(|word| word.to_str()) {
+        Some(attendant::ARGUMENT) => Some(attendant::serve(io::stdin().lock(), io::stdout().lock())),
+        Some(prober::ARGUMENT) => Some(prober::serve(io::stdin().lock(), io::stdout().lock())),
+        _ => None,
+    };
+    if let Some(result) = served {
+        return if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let cli = if driverctl::is_our_name() { driverctl::Standalone::parse().into() } else { Cli::parse() };
     match command::run(cli) {

@@ -36,7 +36,7 @@ pub struct Facts {
 impl Facts {
     /// Is the device on a driver of the VFIO family, or on one that its override put it on? Then giving it back means
     /// taking it from there; a native driver keeps it.
-    fn is_on_vfio_driver(&self) -> bool {
+    pub fn is_on_vfio_driver(&self) -> bool {
         self.device.driver.as_ref().is_some_and(|driver| {
             Catalog::bundled().by_driver(driver.as_str()).is_some()
                 || self.driver_override.as_deref() == Some(driver.as_str())
@@ -397,11 +397,7 @@ fn check_may_leave(facts: &Facts) -> Result<(), Failure> {
     if facts.holders.is_empty() {
         return Ok(());
     }
-    let holders: Vec<String> = facts
-        .holders
-        .iter()
-        .map(|holder| format!("{} (pid {}) has {} open", holder.command, holder.pid, holder.node.display()))
-        .collect();
+    let holders: Vec<String> = facts.holders.iter().map(Holder::to_string).collect();
     Err(Failure::new(
         Kind::Unsafe,
         format!("{address} is in use: {}; taking {driver} away would wait for them", holders.join(", ")),
@@ -832,7 +828,8 @@ mod tests {
     #[test]
     fn what_a_vm_holds_is_not_taken_away() {
         let mut device = facts(VF, Some("vfio-pci"), Some("vfio-pci"));
-        device.holders = vec![Holder { pid: 41, command: "qemu".to_string(), node: "/dev/vfio/7".into() }];
+        device.holders =
+            vec![Holder { pid: 41, command: "qemu".to_string(), node: Some("/dev/vfio/7".into()), has_device: None }];
         let failure = unbind(&device, None).unwrap_err();
         assert_eq!(failure.kind, Kind::Unsafe);
         assert!(failure.message.contains("qemu (pid 41) has /dev/vfio/7 open"), "{}", failure.message);

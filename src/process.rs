@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -89,14 +89,17 @@ pub struct Logged {
     pub printed: Printed,
 }
 
-/// Runs a command as [`run`] does, but keeps the last `limit` bytes of its standard output.
-pub fn ask(command: &mut Command, timeout: Duration, limit: usize) -> Result<Answer, RunError> {
+/// Runs a command as [`run`] does, but with `input` on its standard input, and keeps the last `limit` bytes of its standard
+/// output.
+pub fn ask(command: &mut Command, input: &[u8], timeout: Duration, limit: usize) -> Result<Answer, RunError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let start = |source| RunError::Start { program: program.clone(), source };
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(start)?;
     let stderr = Tail::of(child.stderr.take().expect("it was asked to be piped"), COMPLAINT);
     let stdout = Tail::of(child.stdout.take().expect("it was asked to be piped"), limit);
+    // One that has ended by now has said what it had to say.
+    let _ = child.stdin.take().expect("it was asked to be piped").write_all(input);
     match wait(&mut child, timeout).map_err(start)? {
         Some(status) => Ok(Answer { status, stdout: stdout.end(), stderr: stderr.end().text() }),
         None => {
@@ -287,11 +290,15 @@ mod tests {
 
     #[test]
     fn an_answer_and_what_was_said_besides_are_two() {
+        const SECONDS: Duration = Duration::from_secs(10);
         let mut command = Command::new("sh");
-        let answer = ask(command.args(["-c", "echo yes; echo but >&2; exit 2"]), Duration::from_secs(10), 100).unwrap();
-        assert_eq!(answer.stdout, Printed { bytes: b"yes\n".to_vec(), is_cut: false });
+        command.args(["-c", "read -r line; echo \"heard $line\"; echo but >&2; exit 2"]);
+        let answer = ask(&mut command, b"a word\n", SECONDS, 100).unwrap();
+        assert_eq!(answer.stdout, Printed { bytes: b"heard a word\n".to_vec(), is_cut: false });
         assert_eq!((answer.status.code(), answer.stderr.as_str()), (Some(2), "but"));
-        let error = ask(Command::new("sleep").arg("30"), Duration::from_millis(100), 100).unwrap_err();
+        // One that does not listen.
+        assert_eq!(ask(&mut Command::new("true"), b"a word\n", SECONDS, 100).unwrap().stdout, Printed::default());
+        let error = ask(Command::new("sleep").arg("30"), b"", Duration::from_millis(100), 100).unwrap_err();
         assert!(matches!(error, RunError::TimedOut { .. }), "{error}");
     }
 

@@ -142,7 +142,7 @@ pub fn lock_failure(address: Address, error: LockError) -> Failure {
 
 /// The next step for someone who may not.
 pub fn permission_hint() -> String {
-    "binding is for root; in a container or a sandboxed service /sys and /run may be read-only".to_string()
+    "this is for root; in a container or a sandboxed service /sys and /run may be read-only".to_string()
 }
 
 fn stuck_hint(address: Address) -> String {

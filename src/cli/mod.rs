@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
+use uuid::Uuid;
 
 use crate::address::Address;
 use crate::class::ClassFilter;
@@ -91,6 +92,8 @@ pub enum Command {
     },
     /// Keep native drivers off the devices of vfioctl.d, before they are loaded: at boot
     Claim(Claim),
+    /// Ask a device on a VFIO driver what it can do; this resets it
+    Probe(Probe),
     /// Set the VFIO drivers that exist against those this kernel has
     Drivers,
     /// Prepare devices for libvirt's domains, and say what libvirt would do with them
@@ -181,6 +184,17 @@ pub enum Force {
     Driver,
     /// Another framework has made a VFIO device of it
     Vfio,
+}
+
+/// What to ask.
+#[derive(Args, Debug)]
+pub struct Probe {
+    /// PCI address, like 0000:3b:00.1 or 3b:00.1
+    pub address: Address,
+
+    /// The token of a VF whose PF is on a VFIO driver too
+    #[arg(long, value_name = "UUID")]
+    pub vf_token: Option<Uuid>,
 }
 
 /// How to claim.

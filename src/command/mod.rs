@@ -10,6 +10,7 @@ mod drivers;
 mod import_driverctl;
 mod libvirt;
 mod list;
+mod probe;
 mod show;
 mod subject;
 mod unbind;
@@ -31,6 +32,7 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Unbind(options) => unbind::run(&context, &options),
         Command::Apply { addresses } => apply::run(&context, &addresses),
         Command::Claim(options) => claim::run(&context, &options),
+        Command::Probe(options) => probe::run(&context, &options),
         Command::Drivers => drivers::run(&context),
         Command::Libvirt(options) => libvirt::run(context, &options),
         Command::Driverctl(options) => driverctl::run(context, &options),

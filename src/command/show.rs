@@ -14,6 +14,7 @@ use crate::names::Database;
 use crate::plan::Facts;
 use crate::report::{self, Blocker, DeviceView, GroupView, ShowView};
 use crate::verdict;
+use crate::vfio::nodes::Nodes;
 
 /// How long a device whose lock is held is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,7 +41,11 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
     };
     let driver_override = facts.driver_override.clone();
     let view = DeviceView::new(&facts.device, driver_override, names.device, best, policy);
-    let nodes = nodes(context, &facts);
+    // A sibling's driver may have opened the group of a device that is on none.
+    let nodes = match facts.is_vfio_device {
+        true => Nodes::of(&context.host, facts.device.iommu_group, &facts.vfio_devices),
+        false => Nodes::default(),
+    };
     let group = facts.group.as_ref().map(|group| GroupView {
         number: group.number,
         kind: group.kind.clone(),
@@ -53,23 +58,8 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
             .collect(),
         is_direct_mapped: group.is_direct_mapped,
     });
-    let vfio_devices = facts.vfio_devices;
-    let view = ShowView { device: view, class_name, pf_driver, group, vfio_devices, nodes, candidates };
+    let Facts { vfio_devices, holders, .. } = facts;
+    let view = ShowView { device: view, class_name, pf_driver, group, vfio_devices, nodes, holders, candidates };
     report::show(context.output, &view)?;
     Ok(0)
-}
-
-/// The device nodes that are there for a VM: the group's, and the device's own where the kernel has such (6.6 on, with
-/// `CONFIG_VFIO_DEVICE_CDEV`).
-fn nodes(context: &Context, facts: &Facts) -> Vec<String> {
-    if facts.vfio_devices.is_empty() {
-        return Vec::new();
-    }
-    let directory = context.host.vfio_nodes();
-    let group = facts.group.iter().flat_map(|group| {
-        // A group that stands in for a missing IOMMU has a name of its own (`drivers/vfio/group.c`).
-        [directory.join(group.number.to_string()), directory.join(format!("noiommu-{}", group.number))]
-    });
-    let devices = facts.vfio_devices.iter().map(|name| directory.join("devices").join(name));
-    group.chain(devices).filter(|path| path.exists()).map(|path| path.display().to_string()).collect()
 }

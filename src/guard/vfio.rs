@@ -2,26 +2,51 @@
 //! Processes that hold a device through VFIO. Taking its driver away would wait for them, in the kernel and for ever
 //! (`drivers/vfio/vfio_main.c`, `vfio_unregister_group_dev`), so they are looked for first.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
+use crate::address::Address;
 use crate::host::Host;
 
+/// What an open device is that was reached through its group (`drivers/vfio/group.c`, `vfio_device_open_file`).
+const DEVICE: &str = "anon_inode:[vfio-device]";
+
+/// The line of `/proc/PID/fdinfo/FD` that names an open device (`drivers/vfio/vfio_main.c`, `vfio_device_show_fdinfo`, in
+/// the newest kernels).
+const DEVICE_PATH: &str = "vfio-device-syspath:";
+
 /// A process with a VFIO node open.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Holder {
     /// Its process id.
     pub pid: u32,
     /// Its name.
     pub command: String,
-    /// The node, as the process sees it.
-    pub node: PathBuf,
+    /// The node, as the process sees it; `None` if it was handed the open device by another.
+    pub node: Option<PathBuf>,
+    /// Has it opened this device itself, and not another one of the group? `None` where the kernel does not tell.
+    pub has_device: Option<bool>,
 }
 
-/// The processes that have the group's node open, or the node of one of its VFIO devices named `vfio_devices`.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {}) has ", self.command, self.pid)?;
+        match (&self.node, self.has_device) {
+            (Some(node), Some(false)) => write!(f, "{} open, for another device", node.display()),
+            (Some(node), _) => write!(f, "{} open", node.display()),
+            (None, _) => write!(f, "the device open"),
+        }
+    }
+}
+
+/// The processes that have the group's node open, or the node of one of its VFIO devices named `vfio_devices`, or, where
+/// the kernel tells, the device itself.
 ///
 /// What a caller may not see (another user's processes) is not found: the kernel has the last word.
-pub fn holders(host: &Host, group: Option<u32>, vfio_devices: &[String]) -> Vec<Holder> {
+pub fn holders(host: &Host, address: Address, group: Option<u32>, vfio_devices: &[String]) -> Vec<Holder> {
     // As a process names them: below its own root, whatever ours is.
     let nodes = Path::new("/dev/vfio");
     let wanted: Vec<PathBuf> = group
@@ -35,18 +60,38 @@ pub fn holders(host: &Host, group: Option<u32>, vfio_devices: &[String]) -> Vec<
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        // It may end at any moment, or be another user's.
-        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
-        let open = descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
-        if let Some(node) = open.into_iter().find(|target| wanted.contains(target)) {
+        let (node, has_device) = open_nodes(&process.path(), address, &wanted);
+        if node.is_some() || has_device == Some(true) {
             let command = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             // A process names itself; what would steer a terminal is left out.
             let command = command.chars().filter(|c| !c.is_control()).collect();
-            holders.push(Holder { pid, command, node });
+            holders.push(Holder { pid, command, node, has_device });
         }
     }
     holders.sort_by_key(|holder| holder.pid);
     holders
+}
+
+/// The first of the wanted nodes that a process has open, and whether it has the device.
+fn open_nodes(process: &Path, address: Address, wanted: &[PathBuf]) -> (Option<PathBuf>, Option<bool>) {
+    let (mut node, mut has_device) = (None, None);
+    // It may end at any moment, or be another user's.
+    let Ok(descriptors) = fs::read_dir(process.join("fd")) else { return (node, has_device) };
+    for descriptor in descriptors.flatten() {
+        let Ok(target) = fs::read_link(descriptor.path()) else { continue };
+        let is_wanted = wanted.contains(&target);
+        if is_wanted || target == Path::new(DEVICE) {
+            let info = fs::read_to_string(process.join("fdinfo").join(descriptor.file_name())).unwrap_or_default();
+            if let Some(path) = info.lines().find_map(|line| line.strip_prefix(DEVICE_PATH)) {
+                let is_it = path.trim().rsplit('/').next().and_then(|name| name.parse().ok()) == Some(address);
+                has_device = Some(is_it || has_device == Some(true));
+            }
+        }
+        if is_wanted {
+            node.get_or_insert(target);
+        }
+    }
+    (node, has_device)
 }
 
 #[cfg(test)]
@@ -57,24 +102,45 @@ mod tests {
 
     #[test]
     fn who_holds_what() {
+        let ours = "vfio-device-syspath: /sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1";
+        let twin = "vfio-device-syspath: /sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.2";
+        let none = "pos:\t0\nflags:\t02000002";
         let root = tempfile::tempdir().unwrap();
-        for (pid, command, target) in [
-            ("41", "qemu-system-x86", "/dev/vfio/7"),
-            ("42", "other-vm", "/dev/vfio/8"),
-            ("43", "new-vm", "/dev/vfio/devices/vfio0"),
-            ("44", "shell", "/dev/null"),
+        for (pid, command, open) in [
+            ("41", "qemu-system-x86", &[("/dev/vfio/7", none), (DEVICE, none)][..]),
+            ("42", "other-vm", &[("/dev/vfio/8", none)]),
+            ("43", "new-vm", &[("/dev/vfio/devices/vfio0", ours)]),
+            ("44", "shell", &[("/dev/null", none)]),
+            ("45", "of-the-group", &[("/dev/vfio/7", none), (DEVICE, twin)]),
+            ("46", "of-both", &[(DEVICE, ours), (DEVICE, twin), ("/dev/vfio/7", none)]),
+            ("47", "handed", &[(DEVICE, ours)]),
+            ("48", "handed-other", &[(DEVICE, twin)]),
         ] {
             let process = root.path().join("proc").join(pid);
             fs::create_dir_all(process.join("fd")).unwrap();
+            fs::create_dir_all(process.join("fdinfo")).unwrap();
             fs::write(process.join("comm"), format!("{command}\n")).unwrap();
             symlink("/dev/vfio/vfio", process.join("fd/3")).unwrap();
-            symlink(target, process.join("fd/4")).unwrap();
+            for (number, (target, info)) in (4..).zip(open) {
+                symlink(target, process.join(format!("fd/{number}"))).unwrap();
+                fs::write(process.join(format!("fdinfo/{number}")), format!("{info}\n")).unwrap();
+            }
         }
         fs::create_dir_all(root.path().join("proc/sys")).unwrap();
         let host = Host::new(root.path(), None).unwrap();
-        let found = holders(&host, Some(7), &["vfio0".to_string()]);
-        let found: Vec<(u32, &str)> = found.iter().map(|holder| (holder.pid, holder.command.as_str())).collect();
-        assert_eq!(found, [(41, "qemu-system-x86"), (43, "new-vm")]);
-        assert!(holders(&host, None, &[]).is_empty());
+        let address = "3b:00.1".parse().unwrap();
+        let found = holders(&host, address, Some(7), &["vfio0".to_string()]);
+        let found: Vec<String> = found.iter().map(Holder::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "qemu-system-x86 (pid 41) has /dev/vfio/7 open",
+                "new-vm (pid 43) has /dev/vfio/devices/vfio0 open",
+                "of-the-group (pid 45) has /dev/vfio/7 open, for another device",
+                "of-both (pid 46) has /dev/vfio/7 open",
+                "handed (pid 47) has the device open",
+            ]
+        );
+        assert!(holders(&host, "99:00.0".parse().unwrap(), None, &[]).is_empty());
     }
 }

@@ -163,7 +163,8 @@ mod tests {
     fn what_keeps_a_domain_from_starting() {
         let free = facts();
         let bound = Facts { is_vfio_device: true, ..facts() };
-        let holder = Holder { pid: 41, command: "qemu".to_string(), node: "/dev/vfio/7".into() };
+        let (command, node) = ("qemu".to_string(), Some("/dev/vfio/7".into()));
+        let holder = Holder { pid: 41, command, node, has_device: Some(true) };
         let held = Facts { holders: vec![holder], ..bound.clone() };
         let shared = Facts { siblings: vec![sibling("nouveau")], ..facts() };
         let harmless = Facts { siblings: vec![sibling("pcieport")], ..facts() };

@@ -225,7 +225,7 @@ impl<'a> Preparer<'a> {
             )
         };
         let mut command = program::command(OsStr::new(&devlink), []);
-        let answer = process::ask(command.args(["-j", "port", "show"]), self.timeout, PORTS).map_err(|error| {
+        let answer = process::ask(command.args(["-j", "port", "show"]), &[], self.timeout, PORTS).map_err(|error| {
             let kind = match &error {
                 RunError::TimedOut { .. } => Kind::Timeout,
                 RunError::Start { .. } => Kind::Failed,

@@ -8,12 +8,14 @@ use serde::Serialize;
 use super::{BAD, BOLD, DOUBT, GOOD, Output, printable, styled, table};
 use crate::address::Address;
 use crate::class;
+use crate::guard::Holder;
 use crate::kernel_name::DriverName;
 use crate::policy::Choice;
 use crate::prepare::Recipe;
 use crate::require::{Feature, names};
 use crate::sysfs::Device;
 use crate::verdict::{Candidate, Verdict};
+use crate::vfio::nodes::Nodes;
 
 /// A device as every command shows it.
 #[derive(Serialize, Debug)]
@@ -152,7 +154,9 @@ pub struct ShowView {
     /// The names in `vfio-dev/`.
     pub vfio_devices: Vec<String>,
     /// The device nodes that a VM needs.
-    pub nodes: Vec<String>,
+    pub nodes: Nodes,
+    /// The processes that hold it, or its group, through VFIO.
+    pub holders: Vec<Holder>,
     /// The VFIO drivers that match, best first.
     pub candidates: Vec<Candidate>,
 }
@@ -212,7 +216,11 @@ pub fn show(output: Output, view: &ShowView) -> io::Result<()> {
     }
     rows.push(("IOMMU group", view.group.as_ref().map_or_else(none, |group| group_text(group, device.address))));
     if !view.nodes.is_empty() {
-        rows.push(("nodes", view.nodes.join(", ")));
+        rows.push(("nodes", view.nodes.to_string()));
+    }
+    if !view.holders.is_empty() {
+        let holders: Vec<String> = view.holders.iter().map(Holder::to_string).collect();
+        rows.push(("held by", printable(&holders.join("; "))));
     }
     let mut text = format!("{BOLD}{}{BOLD:#}  {}\n", device.address, device.label());
     for (name, value) in rows {

@@ -7,6 +7,7 @@ mod driverctl;
 mod drivers;
 mod import;
 mod libvirt;
+mod probe;
 mod results;
 mod table;
 
@@ -25,6 +26,7 @@ pub use driverctl::lines;
 pub use drivers::{DriverView, drivers};
 pub use import::{Import, imports};
 pub use libvirt::{CheckView, HolderView, SnippetView, StartView, snippets, start};
+pub use probe::{ProbeView, probe};
 pub use results::{remarks, results, udev_property};
 
 const BOLD: Style = Style::new().bold();

@@ -71,8 +71,8 @@ impl WriteError {
     }
 }
 
-/// `EBUSY (Device or resource busy)`, for the errnos that binding gives; the number for any other.
-fn describe(errno: Errno) -> String {
+/// `EBUSY (Device or resource busy)`, for the errnos that binding and VFIO give; the number for any other.
+pub fn describe(errno: Errno) -> String {
     let name = match errno {
         Errno::ACCESS => "EACCES",
         Errno::PERM => "EPERM",
@@ -87,6 +87,7 @@ fn describe(errno: Errno) -> String {
         Errno::TIME => "ETIME",
         Errno::TIMEDOUT => "ETIMEDOUT",
         Errno::OPNOTSUPP => "EOPNOTSUPP",
+        Errno::NOTTY => "ENOTTY",
         _ => "errno",
     };
     let text = io::Error::from(errno).to_string();
