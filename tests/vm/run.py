@@ -22,6 +22,7 @@ sys.dont_write_bytecode = True
 
 import guestroot
 import image
+import iommufd
 import kernels
 import qemu
 import system
@@ -106,20 +107,20 @@ class Runner:
 
     def run(self):
         prepared = self.prepare_kernels()
-        # Made when the first case wants it, by whether it has the modules of drivers/.
+        # Made when the first case wants it, by which modules it has besides the kernel's own.
         initramfs = functools.cache(self.initramfs)
         host = functools.cache(self.host)
         accelerator = self.accelerator(prepared[self.names[0]])
         releases = ", ".join(prepared[name].release for name in self.names)
         print(f"kernels {releases}; {accelerator}, {self.jobs} at a time", flush=True)
+        jobs = [(prepared[kernel], name) for kernel in self.names for name in self.cases if self.runs_on(kernel, name)]
         # Not by the guests' threads, of which two may want the same.
-        wanted = {(is_system(case), has_variants(case)) for case in self.cases.values()}
-        for for_system, with_variants in wanted:
-            if for_system:
-                host(with_variants, *prepared.values())
+        for kernel, name in jobs:
+            case = self.cases[name]
+            if is_system(case):
+                host(has_variants(case), *prepared.values())
             else:
-                for name in self.names:
-                    initramfs(prepared[name], with_variants)
+                initramfs(kernel, modules(case))
 
         def boot(kernel, case, directory):
             if is_system(case):
@@ -129,14 +130,13 @@ class Runner:
                 qemu=self.qemu,
                 accelerator=accelerator,
                 kernel=kernel,
-                initramfs=initramfs(kernel, has_variants(case)),
+                initramfs=initramfs(kernel, modules(case)),
                 directory=directory,
                 iommu=getattr(case, "IOMMU", True),
                 devices=[*qemu.DEVICES, *getattr(case, "DEVICES", ())],
                 append=getattr(case, "APPEND", ""),
             )
 
-        jobs = [(prepared[kernel], name) for kernel in self.names for name in self.cases]
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as executor:
             try:
                 late = []
@@ -162,14 +162,20 @@ class Runner:
         names = kernels.KERNELS if any(is_system(case) for case in self.cases.values()) else self.names
         return {name: kernels.prepare(self.cache, name, self.tools) for name in names}
 
-    def initramfs(self, kernel, with_variants=False):
+    def runs_on(self, kernel, name):
+        """Whether the case is for this kernel; one that is for none of those asked for is an error, not a pass."""
+        only = getattr(self.cases[name], "KERNELS", kernels.KERNELS)
+        if not set(only) & set(self.names):
+            raise FileNotFoundError(f"case {name} is for kernel {', '.join(only)} alone")
+        return kernel in only
+
+    def initramfs(self, kernel, extra=None):
         directory = self.runs / kernel.name
         directory.mkdir(parents=True, exist_ok=True)
-        path = directory / ("initramfs-variants" if with_variants else "initramfs")
-        modules = variants.MODULES if with_variants else ()
-        if with_variants:
-            kernel = variants.installed(self.cache, kernel, self.tools)
-        image.build(path, self.tools, kernel, self.vfioctl, directory, modules)
+        path = directory / (f"initramfs-{extra.__name__}" if extra else "initramfs")
+        if extra:
+            kernel = extra.installed(self.cache, kernel, self.tools)
+        image.build(path, self.tools, kernel, self.vfioctl, directory, variants.MODULES if extra else ())
         return path
 
     def host(self, with_variants, *prepared):
@@ -272,6 +278,11 @@ def has_variants(case):
 def is_late(problem):
     """May a busy host be the reason? Emulated guests also panic, or do not come up, now and then."""
     return isinstance(problem, Late) or (isinstance(problem, GuestLost) and problem.again)
+
+
+def modules(case):
+    """Where the modules come from that the case has besides the kernel's own, if any."""
+    return iommufd if getattr(case, "IOMMUFD", False) else variants if has_variants(case) else None
 
 
 def outcome(case, vm):

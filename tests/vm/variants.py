@@ -40,14 +40,14 @@ exec chroot "$1" /usr/bin/env -i PATH=/usr/bin:/bin LC_ALL=C.UTF-8 \
 """
 
 
-def build(cache, kernel):
-    """The modules for `kernel`, as a list of files: from the cache if these very sources were built before."""
-    return sorted((tree(cache, kernel) / "modules").glob("*.ko"))
-
-
 def installed(cache, kernel, tools):
-    """`kernel` with the modules among its own, and in its module tables, as depmod makes them."""
-    modules = build(cache, kernel)
+    """`kernel` with the modules of drivers/ among its own."""
+    return place(kernel, tree(cache, kernel), tools)
+
+
+def place(kernel, built, tools):
+    """`kernel` with the modules that were built in the tree `built`, and in its module tables, as depmod makes them."""
+    modules = sorted((built / "modules").glob("*.ko"))
 
     def make(directory):
         release = directory / "lib/modules" / kernel.release
@@ -60,29 +60,43 @@ def installed(cache, kernel, tools):
             shutil.copy(module, release / PLACE)
         kernels.depmod(tools, directory, kernel.release)
 
-    whole = fetch.tree(tree(cache, kernel) / "installed", make)
+    whole = fetch.tree(built / "installed", make)
     return dataclasses.replace(kernel, modules=whole / "lib/modules" / kernel.release)
 
 
 def tree(cache, kernel):
     """The directory of what was built, named by what it was built from."""
-    sources = [SOURCES / "Makefile", SOURCES / "Kbuild", *sorted(SOURCES.glob("*.[ch]"))]
 
-    def make(directory):
-        headers = prepare(cache, kernel)
+    def make_tree(directory):
         work = directory / "work"
         work.mkdir()
-        for path in sources:
+        for path in sources():
             shutil.copy(path, work)
-        print(f"building drivers/ for {kernel.release}", flush=True)
-        subprocess.run([*private_root(), "sh", "-c", MAKE, "sh", headers, work, kernel.release], check=True)
-        (directory / "modules").mkdir()
-        for module in work.glob("*.ko"):
-            shutil.move(module, directory / "modules")
-        shutil.rmtree(work)
+        make(cache, kernel, work, f"drivers/ for {kernel.release}")
+        keep(work, directory)
 
-    contents = [(path.name, path.read_bytes()) for path in sources]
-    return fetch.keyed(cache, f"variants-{kernel.release}", contents, make)
+    contents = [(path.name, path.read_bytes()) for path in sources()]
+    return fetch.keyed(cache, f"variants-{kernel.release}", contents, make_tree)
+
+
+def sources():
+    """The files of drivers/ that modules are built from."""
+    return [SOURCES / "Makefile", SOURCES / "Kbuild", *sorted(SOURCES.glob("*.[ch]"))]
+
+
+def make(cache, kernel, work, what):
+    """Build the modules of the sources in `work`, there."""
+    headers = prepare(cache, kernel)
+    print(f"building {what}", flush=True)
+    subprocess.run([*private_root(), "sh", "-c", MAKE, "sh", headers, work, kernel.release], check=True)
+
+
+def keep(work, directory):
+    """The modules out of `work`, which goes."""
+    (directory / "modules").mkdir()
+    for module in work.glob("*.ko"):
+        shutil.move(module, directory / "modules")
+    shutil.rmtree(work)
 
 
 def prepare(cache, kernel):

@@ -6,6 +6,7 @@
  *
  *   vfio-use ADDRESS GROUP          do that and let go
  *   vfio-use ADDRESS GROUP hold     do that, say "held", keep it until killed
+ *   vfio-use ADDRESS GROUP device   keep the device alone, as a program has it that was handed it by another
  */
 #include <err.h>
 #include <fcntl.h>
@@ -32,7 +33,7 @@ int main(int argc, char **argv)
 	char path[64];
 
 	if (argc < 3)
-		errx(2, "usage: vfio-use ADDRESS GROUP [hold]");
+		errx(2, "usage: vfio-use ADDRESS GROUP [hold|device]");
 	snprintf(path, sizeof(path), "/dev/vfio/%s", argv[2]);
 
 	container = open_node("/dev/vfio/vfio");
@@ -54,7 +55,12 @@ int main(int argc, char **argv)
 		errx(1, "flags %#x: not a PCI device", info.flags);
 	printf("regions %u irqs %u\n", info.num_regions, info.num_irqs);
 
-	if (argc > 3 && !strcmp(argv[3], "hold")) {
+	if (argc > 3) {
+		/* The device keeps the group's file from being released. */
+		if (!strcmp(argv[3], "device")) {
+			close(group);
+			close(container);
+		}
 		puts("held");
 		fflush(stdout);
 		for (;;)
