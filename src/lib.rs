@@ -2,8 +2,8 @@
 //! vfioctl: give a PCI device the VFIO driver that fits it.
 //!
 //! This library is the program's own; it is one so that tests can reach its parts. Imports run one way: [`command`] →
-//! {[`policy`], [`plan`], [`apply`], [`gather`], [`prepare`], [`libvirt`]} → {[`sysfs`], [`matcher`], [`modules`], [`catalog`],
-//! [`host`]}.
+//! {[`policy`], [`plan`], [`apply`], [`gather`], [`prepare`], [`vfio`], [`libvirt`]} → {[`sysfs`], [`matcher`], [`modules`],
+//! [`catalog`], [`host`]}.
 //!
 //! * [`cli`] is what was typed, in [`cli::driverctl`] with driverctl's verbs; it asks the machine nothing.
 //! * [`command`] has a file a verb: gather, choose, plan, apply, report; short, without rules of its own.

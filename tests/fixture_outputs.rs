@@ -130,6 +130,12 @@ fn planned_unbinds() {
 }
 
 #[test]
+fn planned_probes() {
+    check("probe-dry-run.txt", |host| for_every_device(host, &["probe", "--dry-run"]));
+    check("probe-dry-run.json", |host| for_every_device(host, &["probe", "--dry-run", "--json"]));
+}
+
+#[test]
 fn planned_policy() {
     check("apply-dry-run.txt", |host| run(host, &["apply", "--dry-run"]));
     check("apply-dry-run.json", |host| run(host, &["apply", "--dry-run", "--json"]));
