@@ -4,6 +4,7 @@
 use rustix::io::Errno;
 
 use super::open::{Refused, Step, Way};
+use crate::catalog::Catalog;
 use crate::guard::Holder;
 use crate::kernel_name::DriverName;
 use crate::outcome::{Failure, Kind};
@@ -21,7 +22,7 @@ pub fn check(facts: &Facts, has_token: bool) -> Result<(), Failure> {
     if !facts.is_vfio_device {
         let now = match &device.driver {
             None => "on no driver".to_string(),
-            Some(driver) if facts.is_on_vfio_driver() => {
+            Some(driver) if Catalog::bundled().by_driver(driver.as_str()).is_some() => {
                 let message = format!("{address} is on {driver}, which has made no VFIO device of it");
                 return unsafe_(message, &log_hint(facts));
             }
@@ -234,6 +235,8 @@ mod tests {
         assert_eq!(check(&unknown_variant, false), Ok(()));
 
         let native = Facts { is_vfio_device: false, ..bound(NETWORK, Some("mlx5_core")) };
+        let driver_override = Some("pci-pf-stub".to_string());
+        let stub = Facts { is_vfio_device: false, driver_override, ..bound(NETWORK, Some("pci-pf-stub")) };
         let failed = Facts { is_vfio_device: false, ..good() };
         let mut with_vfs = good();
         with_vfs.device.vfs = vec!["0000:3b:00.2".parse().unwrap()];
@@ -242,6 +245,7 @@ mod tests {
         for (facts, has_token, words) in [
             (bound(NETWORK, None), false, "on no driver"),
             (native, false, "on mlx5_core, which is no VFIO driver"),
+            (stub, false, "on pci-pf-stub, which is no VFIO driver"),
             (failed, false, "has made no VFIO device"),
             (bound(NETWORK, Some("nvidia")), false, "by driver nvidia itself"),
             (bound(BRIDGE, Some("pcieport")), false, "is a bridge"),
