@@ -65,6 +65,8 @@ fn probe(context: &Context, address: Address, token: Option<Uuid>) -> Result<Pro
 fn ask(context: &Context, facts: &Facts, way: &Way) -> Result<Features, Failure> {
     let address = facts.device.address;
     context.output.warn(&format!("{address}: opening it resets it, and so does letting go of it"));
+    let [node, iommu] = way.nodes();
+    context.observe(address, &format!("open {} and {}", node.display(), iommu.display()));
     let mut result = prober::probe(way, context.timeout);
     if matches!(&result, Err(ProbeError::Refused(refused)) if lacks_iommu(refused)) {
         load_iommu(context, address)?;

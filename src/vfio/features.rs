@@ -81,10 +81,11 @@ pub fn ask(open: &Open) -> Result<Features, Refused> {
     })
 }
 
-/// What says more than "no": a kernel that knows a feature answers ENOTTY for a device without it. What it does not know yet
-/// was EINVAL, or ENOTTY, over the years.
+/// What says more than "no". That is ENOTTY, or for DMA_BUF of a driver that does not offer it EOPNOTSUPP
+/// (`drivers/vfio/pci/vfio_pci_dmabuf.c`); what a kernel does not know yet has been EINVAL as well.
 fn odd(feature: Feature, errno: Errno) -> Option<FeatureError> {
-    (errno != Errno::NOTTY).then(|| FeatureError { feature: feature.name().to_string(), error: describe(errno) })
+    let is_no = matches!(errno, Errno::NOTTY | Errno::OPNOTSUPP);
+    (!is_no).then(|| FeatureError { feature: feature.name().to_string(), error: describe(errno) })
 }
 
 fn migration_names(flags: u64) -> Vec<String> {
@@ -112,7 +113,8 @@ mod tests {
 
     #[test]
     fn what_a_device_lacks_is_nothing_odd() {
-        assert_eq!(odd(Feature::DmaBuf, Errno::NOTTY), None);
+        assert_eq!(odd(Feature::Migration, Errno::NOTTY), None);
+        assert_eq!(odd(Feature::DmaBuf, Errno::OPNOTSUPP), None);
         let error = odd(Feature::DmaBuf, Errno::INVAL).unwrap();
         assert_eq!(error.feature, "VFIO_DEVICE_FEATURE_DMA_BUF");
         assert!(error.error.starts_with("EINVAL"), "{}", error.error);

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""iommufd and the device nodes of VFIO (/dev/vfio/devices), for a kernel of the table.
+"""iommufd, the device nodes of VFIO (/dev/vfio/devices), and VFIO without an IOMMU, for a kernel of the table.
 
-Debian's kernels are built without either. Here both, and the VFIO that goes with them, are built from the kernel's own
+Debian's kernels are built without any of these. Here they, and the VFIO that goes with them, are built from the kernel's own
 sources as modules for that same kernel, with the options on; and the variants of drivers/ for that VFIO.
 """
 
@@ -20,17 +20,20 @@ PARTS = ["drivers/iommu", "drivers/vfio", "lib/interval_tree.c"]
 # iommufd alone uses: so iommufd has it all once more, and exports none of it.
 KBUILD = """
 ccflags-y += -DCONFIG_IOMMUFD_MODULE=1 -DCONFIG_VFIO_DEVICE_CDEV=1 -DCONFIG_INTERVAL_TREE_SPAN_ITER=1
+ccflags-y += -DCONFIG_VFIO_NOIOMMU=1
 CFLAGS_lib/interval_tree.o := -D__DISABLE_EXPORTS
 obj-m += iommufd.o vfio.o vfio-pci-core.o vfio-pci.o vfio_iommu_type1.o
 iommufd-y := $(addprefix drivers/iommu/iommufd/,{iommufd}) lib/interval_tree.o
 vfio-y := $(addprefix drivers/vfio/,vfio_main.o device_cdev.o group.o iommufd.o container.o virqfd.o)
 vfio-pci-core-y := $(addprefix drivers/vfio/pci/,vfio_pci_core.o vfio_pci_intrs.o vfio_pci_rdwr.o vfio_pci_config.o)
+vfio-pci-core-$(CONFIG_VFIO_PCI_DMABUF) += drivers/vfio/pci/vfio_pci_dmabuf.o
 vfio-pci-y := $(addprefix drivers/vfio/pci/,vfio_pci.o vfio_pci_igd.o)
 vfio_iommu_type1-y := drivers/vfio/vfio_iommu_type1.o
 """
 
 # The files of iommufd, by kernel: the kernels that this can be built for.
-IOMMUFD = {"6.12": "device.o fault.o hw_pagetable.o io_pagetable.o ioas.o main.o pages.o vfio_compat.o"}
+COMMON = "device.o hw_pagetable.o io_pagetable.o ioas.o main.o pages.o vfio_compat.o"
+IOMMUFD = {"6.12": f"{COMMON} fault.o", "7": f"{COMMON} eventq.o viommu.o"}
 
 
 def installed(cache, kernel, tools):
