@@ -135,6 +135,20 @@ impl State {
     }
 }
 
+impl Held {
+    /// The device is on `driver` now, as the domain wants it: what is there to be given back? If nothing had to be done, it may
+    /// be so by our doing all the same, for this domain or for one that is about to give it back. Pure.
+    pub fn settle(&mut self, driver: Option<DriverName>, is_taken_now: bool, earlier: &[&Held]) {
+        self.driver = driver;
+        if is_taken_now {
+            return;
+        }
+        let is_same = |other: &&&Held| other.address == self.address && other.incarnation == self.incarnation;
+        let is_ours = |other: &&&Held| other.driver == self.driver || other.driver.is_none();
+        self.before = earlier.iter().filter(is_same).filter(is_ours).find_map(|other| other.before.clone());
+    }
+}
+
 fn path(host: &Host, uuid: &Uuid) -> PathBuf {
     host.libvirt_domains().join(format!("{uuid}.json"))
 }
@@ -237,6 +251,38 @@ mod tests {
         assert!(State::read(&host, &one.uuid).unwrap().is_none());
         // Nothing is left beside them.
         assert_eq!(fs::read_dir(host.libvirt_domains()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_to_be_given_back() {
+        let vfio = || Some("vfio-pci".parse().unwrap());
+        let native = Binding { driver: Some("mlx5_core".parse().unwrap()), driver_override: None };
+        let now = Binding { driver: vfio(), driver_override: Some("vfio-pci".to_string()) };
+        let held = |incarnation: u64, driver: Option<DriverName>, before: Option<&Binding>| Held {
+            address: "0000:3b:00.1".parse().unwrap(),
+            incarnation: Some(incarnation),
+            driver,
+            before: before.cloned(),
+        };
+        let taken = held(7, vfio(), Some(&native));
+        let killed = held(7, None, Some(&native));
+        let found = held(7, vfio(), None);
+        let moved = held(7, Some("mlx5_vfio_pci".parse().unwrap()), Some(&native));
+        let anew = held(8, vfio(), Some(&native));
+        for (is_taken_now, earlier, expected) in [
+            (true, vec![], Some(&now)),
+            (true, vec![&taken], Some(&now)),
+            (false, vec![], None),
+            (false, vec![&taken], Some(&native)),
+            (false, vec![&killed], Some(&native)),
+            (false, vec![&found, &taken], Some(&native)),
+            // Somebody else has bound it since, or it is another device.
+            (false, vec![&found, &moved, &anew], None),
+        ] {
+            let mut settled = held(7, None, Some(&now));
+            settled.settle(vfio(), is_taken_now, &earlier);
+            assert_eq!(settled, held(7, vfio(), expected), "{is_taken_now} {earlier:?}");
+        }
     }
 
     #[test]

@@ -86,7 +86,9 @@ fn prepare(context: &Context, domain: Domain, version: Option<Version>) -> Resul
         binder.bind(address, |device| wishes.of(asked, device).map(|wish| Some(wish.request)))
     });
     for (held, result) in state.devices.iter_mut().zip(&results).filter(|(_, result)| result.error.is_none()) {
-        settle(held, result, &again, &others);
+        let elsewhere = others.iter().filter_map(|other| other.held(held.address, held.incarnation));
+        let earlier: Vec<&Held> = again.iter().chain(elsewhere).collect();
+        held.settle(result.driver.clone(), result.outcome == Outcome::Bound, &earlier);
     }
     if results.iter().any(|result| result.error.is_some()) && !context.is_dry_run {
         let is_taken = |held: &Held, result: &DeviceResult| result.error.is_none() || again.iter().any(|a| a == held);
@@ -193,21 +195,6 @@ fn look(context: &Context, address: Address, again: &[Held]) -> Result<Held> {
     let driver_override =
         Overrides::new(&context.host, context.timeout).read(address).map_err(|error| bind::held(address, error))?;
     Ok(Held { address, incarnation, driver: None, before: Some(Binding { driver, driver_override }) })
-}
-
-/// What is to be given back of a device that is as the domain wants it now.
-fn settle(held: &mut Held, result: &DeviceResult, again: &[Held], others: &[State]) {
-    held.driver = result.driver.clone();
-    if result.outcome == Outcome::Bound {
-        return;
-    }
-    // Nothing was done now. It may be so by our doing all the same: for this domain, or for one that is about to give it back.
-    let is_ours = |earlier: &&Held| earlier.driver == result.driver || earlier.driver.is_none();
-    let earlier =
-        again.iter().find(|earlier| earlier.address == held.address && earlier.incarnation == held.incarnation);
-    let earlier =
-        earlier.into_iter().chain(others.iter().filter_map(|other| other.held(held.address, held.incarnation)));
-    held.before = earlier.filter(is_ours).find_map(|earlier| earlier.before.clone());
 }
 
 /// Gives back what was taken, but for what another domain has by now.
