@@ -16,6 +16,7 @@ A fault is WHERE:KIND[:WHEN].
            unbind         a driver's remove, whoever asked for it
            drivers_probe  a write to drivers_probe, before the probe
            sriov          a write to sriov_numvfs
+           vf_autoprobe   a write to sriov_drivers_autoprobe
          module=NAME    the loading of a module
   KIND   errno=NAME     it fails so, before it has done anything (a probe: after its delays)
          delay=MS       it lasts so long, the device locked

@@ -30,6 +30,7 @@ struct Inner {
     tickets: u64,
     closed: bool,
     journal: Vec<Operation>,
+    probes: Vec<(Address, String)>,
 }
 
 /// Something that a program did.
@@ -75,6 +76,7 @@ impl Machine {
             tickets: 0,
             closed: false,
             journal: Vec::new(),
+            probes: Vec::new(),
         };
         Self { inner: Mutex::new(inner), changed: Condvar::new(), observer }
     }
@@ -143,6 +145,11 @@ impl Machine {
     /// What was done so far, in the order in which it began.
     pub fn journal(&self) -> Vec<Operation> {
         self.inner().journal.clone()
+    }
+
+    /// The drivers' probes that were called, in their order.
+    pub fn probes(&self) -> Vec<(Address, String)> {
+        self.inner().probes.clone()
     }
 
     /// The state as it is now.
@@ -262,6 +269,10 @@ impl Core for Pass<'_> {
             }
         }
         Ok(())
+    }
+
+    fn note_probe(&mut self, driver: &str, address: Address) {
+        self.inner().probes.push((address, driver.to_owned()));
     }
 
     fn rest(&mut self, time: Duration) -> Result<()> {

@@ -24,7 +24,7 @@ use crate::fault::Fault;
 use crate::fixture;
 use crate::fuse;
 use crate::machine::{Machine, Observer};
-use crate::model::{Host, State};
+use crate::model::{Address, Host, State};
 use crate::namespace;
 
 /// How long a command may take to end after SIGTERM.
@@ -84,7 +84,10 @@ pub fn run(run: Run) -> Result<u8> {
     let status = watch(&machine, signals, command(run.command, directory.ok()))?;
     let after = whole(&machine);
     if let Some((path, file)) = journal {
-        let document = json!({ "before": before, "after": after, "operations": machine.journal() });
+        let probe = |(address, driver): &(Address, String)| json!({ "address": address.to_string(), "driver": driver });
+        let probes: Vec<Value> = machine.probes().iter().map(probe).collect();
+        let operations = machine.journal();
+        let document = json!({ "before": before, "after": after, "operations": operations, "probes": probes });
         serde_json::to_writer_pretty(file, &document).with_context(|| path.display().to_string())?;
     }
     end_all(&machine);

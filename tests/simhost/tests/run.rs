@@ -153,12 +153,12 @@ fn the_journal_tells_what_was_done() {
     assert_eq!(
         device(before),
         serde_json::json!({"exists": true, "driver": "e1000e", "driver_override": null, "iommu_group": 2,
-            "vfio_dev": [], "sriov_numvfs": null})
+            "vfio_dev": [], "sriov_numvfs": null, "sriov_drivers_autoprobe": null})
     );
     assert_eq!(
         device(after),
         serde_json::json!({"exists": true, "driver": "vfio-pci", "driver_override": "vfio-pci", "iommu_group": 2,
-            "vfio_dev": ["vfio0"], "sriov_numvfs": null})
+            "vfio_dev": ["vfio0"], "sriov_numvfs": null, "sriov_drivers_autoprobe": null})
     );
     assert_eq!(before["policy"], serde_json::json!({}));
     assert_eq!(after["policy"], serde_json::json!({"x.toml": "a\n"}));

@@ -499,15 +499,22 @@ impl Host {
         self.show_children(driver, address)
     }
 
-    fn check_probe(&self, driver: &str, address: Address) -> Result<()> {
-        let driver = self.driver(driver).ok_or(Errno::ENODEV)?;
+    /// Whether a driver's own probe is called at all: an override probes in spite of the PF's `sriov_drivers_autoprobe`
+    /// (drivers/pci/pci-driver.c, pci_device_can_probe).
+    pub(super) fn check_may_probe(&self, address: Address) -> Result<()> {
         let device = self.device(address)?;
         let pf = device.physfn.and_then(|pf| self.devices.get(&pf));
-        // pci_device_can_probe: an override probes in spite of the PF's sriov_drivers_autoprobe.
         let autoprobe = pf.and_then(|pf| pf.sriov.as_ref()).is_none_or(|sriov| sriov.autoprobe);
         if !autoprobe && device.driver_override.is_none() {
             return Err(Errno::ENODEV);
         }
+        Ok(())
+    }
+
+    fn check_probe(&self, driver: &str, address: Address) -> Result<()> {
+        let driver = self.driver(driver).ok_or(Errno::ENODEV)?;
+        let device = self.device(address)?;
+        let pf = device.physfn.and_then(|pf| self.devices.get(&pf));
         let probe = &driver.probe;
         match (pf, probe.vf_only, probe.pf_missing) {
             (None, Some(errno), _) => return Err(errno),

@@ -30,6 +30,9 @@ pub trait Core {
     /// A step is under way: it may last, or its device may vanish.
     fn dwell(&mut self, place: &Place) -> Result<()>;
 
+    /// A driver's own probe is called.
+    fn note_probe(&mut self, _driver: &str, _address: Address) {}
+
     /// Time goes by.
     fn rest(&mut self, time: Duration) -> Result<()>;
 }
@@ -92,16 +95,19 @@ pub enum Step {
     DriversProbe,
     /// A write to `sriov_numvfs`.
     Sriov,
+    /// A write to `sriov_drivers_autoprobe`.
+    VfAutoprobe,
 }
 
 impl Step {
-    const NAMES: [(Step, &'static str); 6] = [
+    const NAMES: [(Step, &'static str); 7] = [
         (Step::Override, "override"),
         (Step::Unbind, "unbind"),
         (Step::Bind, "bind"),
         (Step::Probe, "probe"),
         (Step::DriversProbe, "drivers_probe"),
         (Step::Sriov, "sriov"),
+        (Step::VfAutoprobe, "vf_autoprobe"),
     ];
 }
 
@@ -145,6 +151,7 @@ pub fn write(core: &mut impl Core, attribute: &Attribute, data: &[u8]) -> Result
         Attribute::NumVfs(pf) => set_numvfs(core, *pf, data),
         Attribute::VfAutoprobe(pf) => {
             let on = boolean(data)?;
+            pass(core, &Place::Device(*pf, Step::VfAutoprobe))?;
             let sriov = core.host().device_mut(*pf)?.sriov.as_mut().ok_or(Errno::ENODEV)?;
             sriov.autoprobe = on;
             Ok(())
@@ -265,6 +272,8 @@ fn bind(core: &mut impl Core, driver: &str, data: &[u8]) -> Result<()> {
 fn probe(core: &mut impl Core, driver: &str, address: Address) -> Result<()> {
     core.host().begin_probe(driver, address)?;
     let result = (|| {
+        core.host().check_may_probe(address)?;
+        core.note_probe(driver, address);
         let delay = core.host().driver(driver).map(|driver| driver.probe.delay());
         core.rest(delay.unwrap_or_default())?;
         pass(core, &Place::Device(address, Step::Probe))?;

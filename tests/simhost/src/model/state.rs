@@ -32,6 +32,8 @@ pub struct DeviceState {
     pub vfio_dev: Vec<String>,
     /// For a PF, how many VFs there are.
     pub sriov_numvfs: Option<usize>,
+    /// For a PF, whether VFs that appear are probed.
+    pub sriov_drivers_autoprobe: Option<bool>,
 }
 
 impl From<&Device> for DeviceState {
@@ -44,6 +46,7 @@ impl From<&Device> for DeviceState {
             iommu_group: device.group,
             vfio_dev: device.vfio_dev.iter().cloned().collect(),
             sriov_numvfs: device.sriov.as_ref().map(|sriov| sriov.vfs.len()),
+            sriov_drivers_autoprobe: device.sriov.as_ref().map(|sriov| sriov.autoprobe),
         }
     }
 }
