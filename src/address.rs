@@ -34,6 +34,12 @@ impl Address {
         self.domain
     }
 
+    /// The function with this routing id in the same domain.
+    pub fn with_routing_id(self, id: u16) -> Address {
+        let [bus, rest] = id.to_be_bytes();
+        Address { domain: self.domain, bus, device: rest >> 3, function: rest & 7 }
+    }
+
     /// Bus, device and function as one number, as SR-IOV counts.
     pub fn routing_id(self) -> u16 {
         (u16::from(self.bus) << 8) | (u16::from(self.device) << 3) | u16::from(self.function)

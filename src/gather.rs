@@ -14,6 +14,7 @@ use crate::kernel_name::{DriverName, ModuleName};
 use crate::matcher::{Match, Modalias, rank};
 use crate::modules::{self, ModuleState, Modules, TableError, Tables};
 use crate::plan::{Facts, Sibling, Target};
+use crate::sriov::Vf;
 use crate::sysfs::{self, Device, Group, Node, Overrides, ReadError};
 use crate::verdict::{self, Candidate, ModuleFacts, Native, Pf, Position, Subject, judge};
 
@@ -221,11 +222,25 @@ fn count(host: &Host, address: Address, attribute: &str) -> Result<u16, ReadErro
 
 /// Reads all that plans need; `patience` is for the override, which on older kernels waits for the device's lock.
 pub fn facts(host: &Host, device: Device, patience: Duration) -> Result<Facts, ReadError> {
+    let facts = facts_but_holders(host, device, patience)?;
+    Ok(with_holders(host, facts))
+}
+
+/// The same without the processes that hold the device: looking through all processes is for what is to be taken away.
+pub fn facts_but_holders(host: &Host, device: Device, patience: Duration) -> Result<Facts, ReadError> {
     let driver_override = Overrides::new(host, patience).read(device.address)?;
     surroundings(host, device, driver_override)
 }
 
-/// Reads the rest, where the override is known or does not matter.
+/// Adds these.
+pub fn with_holders(host: &Host, mut facts: Facts) -> Facts {
+    if facts.is_vfio_device {
+        facts.holders = guard::holders(host, facts.device.address, facts.device.iommu_group, &facts.vfio_devices);
+    }
+    facts
+}
+
+/// Reads the rest but the holders, where the override is known or does not matter.
 pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>) -> Result<Facts, ReadError> {
     let group = device.iommu_group.map(|number| Group::read(host, number)).transpose()?;
     let mut siblings = Vec::new();
@@ -240,11 +255,6 @@ pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>
     }
     let vfio_devices = Device::vfio_devices(host, device.address)?;
     let is_vfio_device = !vfio_devices.is_empty() || Device::is_vfio_device(host, device.address)?;
-    // Looking through all processes is for what someone may hold.
-    let holders = match is_vfio_device {
-        true => guard::holders(host, device.address, device.iommu_group, &vfio_devices),
-        false => Vec::new(),
-    };
     let unsafe_mode = host.module(&vfio()).join("parameters/enable_unsafe_noiommu_mode");
     Ok(Facts {
         driver_override,
@@ -252,10 +262,34 @@ pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>
         vfio_devices,
         group,
         siblings,
-        holders,
+        holders: Vec::new(),
         may_lack_iommu: fs::read(unsafe_mode).is_ok_and(|text| text.starts_with(b"Y")),
         device,
     })
+}
+
+/// A PF's VFs as they are, and the overrides that could not be read, which are `None` then; `patience` is for each of these.
+pub fn vfs(host: &Host, pf: &sysfs::Pf, patience: Duration) -> Result<(Vec<Vf>, Vec<ReadError>), ReadError> {
+    let mut overrides = Overrides::new(host, patience);
+    let users = guard::users(host);
+    let (mut vfs, mut errors) = (Vec::with_capacity(pf.vfs.len()), Vec::new());
+    for &(number, address) in &pf.vfs {
+        // One that goes at this moment is none.
+        let Some(device) = Device::read(host, address)? else { continue };
+        let driver_override = overrides.read(address).unwrap_or_else(|error| {
+            errors.push(error);
+            None
+        });
+        let names = Device::vfio_devices(host, address)?;
+        let is_vfio_device = !names.is_empty() || Device::is_vfio_device(host, address)?;
+        let holders = match is_vfio_device {
+            true => guard::holding(&users, address, device.iommu_group, &names),
+            false => Vec::new(),
+        };
+        let uses = guard::interfaces_in_use(host, address)?;
+        vfs.push(Vf { number, device, driver_override, is_vfio_device, holders, uses });
+    }
+    Ok((vfs, errors))
 }
 
 /// The driver a device is on.

@@ -24,11 +24,13 @@
 //! * [`prepare`] has the programs that are run before a driver comes: as written, and made ready for one device.
 //! * [`target`] goes from a driver's name, as typed, to a driver that can be bound.
 //! * [`plan`] is pure: from facts to a plan or a refusal.
+//! * [`sriov`] is pure: from a PF and the number of VFs it shall have to steps or a refusal.
 //! * [`apply`] carries a plan out, checks each step and undoes what failed; [`lock`] keeps two of us from one device.
 //! * [`outcome`] is what became of a device, and the exit status that says so.
 //! * [`libvirt`] is what there is to know about libvirt: its domain XML, which driver it takes, what the hook has taken.
 //! * [`interrupt`] turns Ctrl-C into a wish to stop, at a point where nothing is half done.
 //! * [`process`] runs another program, but not for ever.
+//! * [`progress`] is the line on a terminal that says how far many devices are.
 //! * [`names`] are hardware names from udev's hwdb.
 //! * [`require`] is pure: what must come with a driver, or nothing is done.
 //! * [`consumers`] looks for software on the host that knows a device by the string vfio-pci alone.
@@ -57,8 +59,10 @@ pub mod plan;
 pub mod policy;
 pub mod prepare;
 pub mod process;
+pub mod progress;
 pub mod report;
 pub mod require;
+pub mod sriov;
 pub mod sysfs;
 pub mod target;
 pub mod verdict;

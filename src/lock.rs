@@ -46,18 +46,28 @@ pub enum LockError {
 }
 
 impl DeviceLock {
-    /// Takes a device's lock, waiting for at most `timeout`.
+    /// Takes a device's lock, waiting for at most `timeout`, or until the user wishes to stop.
     pub fn take(host: &Host, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
-        DeviceLock::take_in(host.locks(), address, timeout)
+        DeviceLock::take_in(host.locks(), address, timeout, interrupt::is_wanted)
+    }
+
+    /// The same to put something back, whoever wishes to stop.
+    pub fn take_to_undo(host: &Host, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
+        DeviceLock::take_in(host.locks(), address, timeout, || false)
     }
 
     /// Takes the lock under which a device goes from one libvirt domain to another. Whoever holds it may take the device's
     /// lock as well, not the other way round.
     pub fn take_for_domain(host: &Host, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
-        DeviceLock::take_in(host.libvirt_domains(), address, timeout)
+        DeviceLock::take_in(host.libvirt_domains(), address, timeout, interrupt::is_wanted)
     }
 
-    fn take_in(directory: PathBuf, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
+    fn take_in(
+        directory: PathBuf,
+        address: Address,
+        timeout: Duration,
+        is_stopped: impl Fn() -> bool,
+    ) -> Result<DeviceLock, LockError> {
         let path = directory.join(format!("{address}.lock"));
         let fail = |source| LockError::File { path: path.clone(), source };
         // For root alone: whoever may open the file for reading may hold the lock, and keep everyone waiting.
@@ -67,7 +77,7 @@ impl DeviceLock {
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(DeviceLock { _file: file }),
-                Err(Errno::WOULDBLOCK) if interrupt::is_wanted() => return Err(LockError::Interrupted),
+                Err(Errno::WOULDBLOCK) if is_stopped() => return Err(LockError::Interrupted),
                 Err(Errno::WOULDBLOCK) if started.elapsed() < timeout => thread::sleep(Duration::from_millis(20)),
                 Err(Errno::WOULDBLOCK) => return Err(LockError::Held { path, after: timeout }),
                 Err(errno) => return Err(fail(errno.into())),

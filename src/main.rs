@@ -24,7 +24,9 @@ fn main() -> ExitCode {
         return if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let cli = if driverctl::is_our_name() { driverctl::Standalone::parse().into() } else { Cli::parse() };
-    match command::run(cli) {
+    let result = command::run(cli);
+    attendant::dismiss();
+    match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             // Our errors name their causes themselves.

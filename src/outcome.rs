@@ -53,7 +53,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, Serialize)]
 pub struct StepRecord {
     /// What: `override`, `clear-override`, `unbind`, `prepare`, `unprepare`, `load`, `load-native`, `bind`, `probe`, `save`, `forget`,
-    /// `set-aside`.
+    /// `set-aside`; of a PF `vf-autoprobe`, `vf-count`, `bind-vfs`, `probe-vfs`, `restore-vfs`.
     pub step: &'static str,
     /// The driver, module or file it is about, if any.
     pub target: Option<String>,

@@ -391,7 +391,7 @@ fn check_may_leave(facts: &Facts) -> Result<(), Failure> {
                 "{address} is a PF with {} VFs enabled: taking its driver away would destroy them",
                 device.vfs.len()
             ),
-            format!("write 0 to /sys/bus/pci/devices/{address}/sriov_numvfs first, or bind its VFs instead"),
+            format!("'vfioctl sriov {address} 0' removes them; or bind its VFs instead"),
         ));
     }
     if facts.holders.is_empty() {

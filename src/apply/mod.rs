@@ -2,10 +2,12 @@
 //! Carrying out a plan, step by step: each step is checked, and what fails is undone.
 
 mod failure;
+mod pf;
 mod prepare;
 mod record;
 
 pub use failure::{lock_failure, store_failure};
+pub use pf::{PfJob, record as pf_step_record};
 pub use record::{forget_record, save_record, set_aside_record, step_record};
 
 use std::thread;
@@ -19,7 +21,7 @@ use crate::gather;
 use crate::host::Host;
 use crate::interrupt;
 use crate::kernel_name::DriverName;
-use crate::lock::DeviceLock;
+use crate::lock::{DeviceLock, LockError};
 use crate::modules::{self, Modules};
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome, StepRecord};
 use crate::plan::{self, Action, Attempt, BindPlan, Binding, Facts, Step, Target};
@@ -64,7 +66,21 @@ pub struct Job<'a> {
 impl<'a> Job<'a> {
     /// Locks the device.
     pub fn start(setting: &'a Setting<'a>, address: Address) -> Result<Job<'a>, Failure> {
-        let lock = DeviceLock::take(setting.host, address, setting.timeout);
+        Job::under(DeviceLock::take(setting.host, address, setting.timeout), setting, address)
+    }
+
+    /// The same to put the device back, whoever wishes to stop.
+    pub fn start_undoing(setting: &'a Setting<'a>, address: Address) -> Result<Job<'a>, Failure> {
+        let mut job = Job::under(DeviceLock::take_to_undo(setting.host, address, setting.timeout), setting, address)?;
+        job.control.ignore_interrupts();
+        Ok(job)
+    }
+
+    fn under(
+        lock: Result<DeviceLock, LockError>,
+        setting: &'a Setting<'a>,
+        address: Address,
+    ) -> Result<Job<'a>, Failure> {
         let lock = lock.map_err(|error| lock_failure(address, error))?;
         let control = Control::start(setting.host, setting.timeout).map_err(|error| {
             Failure::plain(Kind::Failed, format!("{address}: cannot start the process that writes to sysfs: {error}"))
@@ -116,6 +132,16 @@ impl<'a> Job<'a> {
         } else {
             result.outcome = Outcome::Failed;
             result.error = combine(failures);
+        }
+        self.finish(result)
+    }
+
+    /// Puts the device back to how it was, as far as it is not so.
+    pub fn restore(mut self, facts: &Facts, before: &Binding) -> DeviceResult {
+        let mut result = self.result(facts, Vec::new());
+        if let Err(error) = self.run_each(&plan::restore(before, &Binding::from(facts), &[])) {
+            result.outcome = Outcome::Failed;
+            result.error = Some(error.failure(self.address));
         }
         self.finish(result)
     }

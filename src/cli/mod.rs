@@ -94,6 +94,8 @@ pub enum Command {
     Claim(Claim),
     /// Ask a device on a VFIO driver what it can do; this resets it
     Probe(Probe),
+    /// Show PFs and their VFs, or make and bind VFs
+    Sriov(Sriov),
     /// Set the VFIO drivers that exist against those this kernel has
     Drivers,
     /// Prepare devices for libvirt's domains, and say what libvirt would do with them
@@ -219,6 +221,37 @@ pub struct Unbind {
     /// Leave the choice that is kept
     #[arg(long)]
     pub no_save: bool,
+}
+
+/// A PF, and how many VFs it shall have.
+#[derive(Args, Debug)]
+pub struct Sriov {
+    /// PCI address of a PF; without, all PFs are listed
+    pub pf: Option<Address>,
+
+    /// Give it so many VFs and bind them, by vfioctl.d or by the kernel's own choice; 0: remove them
+    pub count: Option<u16>,
+
+    /// Bind its VFs to this driver; auto: the best VFIO driver; none: keep all drivers off
+    #[arg(long, value_name = "D", requires = "count")]
+    pub driver: Option<DriverName>,
+
+    /// Do it in spite of what speaks against it
+    #[arg(long, value_name = "KIND", num_args = 0..=1, require_equals = true, default_missing_value = "driver", value_delimiter = ',', requires = "count")]
+    pub force: Vec<ForceVfs>,
+
+    /// Keep the VFs that could be bound if others cannot
+    #[arg(long, requires = "count")]
+    pub keep_going: bool,
+}
+
+/// What may be overridden for VFs.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ForceVfs {
+    /// The driver does not list the VFs
+    Driver,
+    /// Network interfaces of VFs that go are up
+    Interface,
 }
 
 /// How to take over.

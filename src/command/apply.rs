@@ -46,7 +46,7 @@ pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
 pub fn apply_to(context: &Context, addresses: &[Address], manner: Manner) -> Result<Vec<DeviceResult>> {
     let chooser = context.chooser()?.with_modules();
     context.refuse_other_kernel(&chooser)?;
-    let binder = Binder { context, chooser, together: addresses };
+    let binder = Binder { context, chooser, together: addresses.to_vec() };
     let apply = |address| {
         binder.bind(address, |device| {
             // Read again under the lock: an unbind that was faster has its way.

@@ -65,7 +65,7 @@ pub fn bind_all(context: &Context, addresses: &[Address], request: &Request) -> 
         // A file that is left out may have something to say of what comes before the driver.
         let _ = context.policy();
     }
-    let binder = Binder { context, chooser, together: addresses };
+    let binder = Binder { context, chooser, together: addresses.to_vec() };
     Ok(context.each(addresses, |address| binder.bind(address, |_| Ok(Some(request.clone())))))
 }
 
@@ -135,7 +135,7 @@ pub struct Binder<'a> {
     /// The tables, with the lists of modules.
     pub chooser: Chooser<'a>,
     /// The devices that are bound in one go: these need not be warned of as each other's siblings.
-    pub together: &'a [Address],
+    pub together: Vec<Address>,
 }
 
 impl Binder<'_> {
@@ -147,7 +147,9 @@ impl Binder<'_> {
     {
         let context = self.context;
         // A device that is not there needs no lock, nor root, to be told so.
-        context.device(address)?;
+        if !context.host.device(address).exists() {
+            context.device(address)?;
+        }
         let observe = |address: Address, text: &str| context.observe(address, text);
         let setting = context.setting(&observe);
         let job = if context.is_dry_run { None } else { Some(Job::start(&setting, address)?) };
@@ -249,10 +251,15 @@ impl Binder<'_> {
     fn plan(&self, device: Device, request: &Request, recipe: Option<&Recipe>) -> Result<(Facts, BindPlan), Failure> {
         let address = device.address;
         let (wanted, doubts) = self.wanted(&device, request)?;
-        let mut facts =
-            gather::facts(&self.context.host, device, self.context.timeout).map_err(|error| held(address, error))?;
+        let mut facts = gather::facts_but_holders(&self.context.host, device, self.context.timeout)
+            .map_err(|error| held(address, error))?;
         facts.siblings.retain(|sibling| !self.together.contains(&sibling.address));
         let mut plan = plan::bind(&facts, &wanted, request.manner)?;
+        // Who is on the right driver stays there, whoever holds it.
+        if !plan.attempts.is_empty() {
+            facts = gather::with_holders(&self.context.host, facts);
+            plan = plan::bind(&facts, &wanted, request.manner)?;
+        }
         plan.warnings.extend(doubts);
         if let Some(recipe) = recipe {
             self.prepare(&facts, &mut plan, recipe, request)?;

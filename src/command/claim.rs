@@ -33,7 +33,7 @@ pub fn run(context: &Context, options: &cli::Claim) -> Result<u8> {
         }
     }
     let addresses = named_by(context, &policy)?;
-    let binder = Binder { context, chooser: context.chooser()?.with_modules(), together: &addresses };
+    let binder = Binder { context, chooser: context.chooser()?.with_modules(), together: addresses.clone() };
     context.refuse_other_kernel(&binder.chooser)?;
     let results = context.each(&addresses, |address| claim(&binder, &policy, address));
     Ok(status.max(context.conclude("claim", &results)?))
@@ -78,6 +78,7 @@ fn look(binder: &Binder<'_>, policy: &Policy, device: Device) -> Result<Option<C
     let address = device.address;
     // What the override is now does not matter, and on older kernels reading it can wait for a probe.
     let facts = gather::surroundings(&binder.context.host, device, None).map_err(|error| held(address, error))?;
+    let facts = gather::with_holders(&binder.context.host, facts);
     let mut plan = plan::bind(&facts, &wanted, request.manner)?;
     plan.warnings.extend(doubts);
     Ok(Some(Claim { facts, steps: plan::claim(&plan), warnings: plan.warnings }))
@@ -113,7 +114,7 @@ fn claimed_for(context: &Context, policy: &Policy, address: Address) -> Result<O
         device.pf = VfRange::pf_of(&context.host, address).map_err(|error| failed(&error))?;
     }
     let chooser = context.chooser().map_err(|error| failed(&error))?;
-    let binder = Binder { context, chooser: chooser.with_modules(), together: &[address] };
+    let binder = Binder { context, chooser: chooser.with_modules(), together: vec![address] };
     let step = look(&binder, policy, device)?.and_then(|claim| claim.steps.into_iter().next());
     Ok(step.and_then(|step| match step.action {
         Action::Override(driver) => Some(Some(driver)),

@@ -17,6 +17,7 @@ use crate::modules::Tables;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
 use crate::plan::Step;
 use crate::policy::{self, Decision, Policy};
+use crate::progress::Progress;
 use crate::report::{Output, PolicyView};
 use crate::sysfs::{self, Device};
 
@@ -38,6 +39,8 @@ pub struct Context {
     pub is_timeout_fixed: bool,
     /// Only say what would be done?
     pub is_dry_run: bool,
+    /// Where to say how far many devices are.
+    pub progress: Progress,
 }
 
 impl Context {
@@ -50,6 +53,7 @@ impl Context {
             timeout: common.timeout.unwrap_or(TIMEOUT),
             is_timeout_fixed: common.timeout.is_some(),
             is_dry_run: common.dry_run,
+            progress: Progress::hidden(),
         })
     }
 
@@ -179,25 +183,36 @@ impl Context {
     where
         F: Fn(Address) -> Result<DeviceResult, Failure> + Sync,
     {
+        self.take_signals();
+        self.in_parallel(addresses, |address| match interrupt::is_wanted() {
+            true => Err(Failure::plain(Kind::Interrupted, format!("{address}: interrupted; nothing was touched"))),
+            false => work(address),
+        })
+    }
+
+    /// From now on Ctrl-C is a wish to stop, where there is anything to be left half done.
+    pub fn take_signals(&self) {
         if !self.is_dry_run {
             if let Err(error) = interrupt::take_over() {
                 self.output.warn(&format!("Ctrl-C will end this at once: {error}"));
             }
         }
+    }
+
+    /// The same, whoever wishes to stop: for putting things back.
+    pub fn in_parallel<F>(&self, addresses: &[Address], work: F) -> Vec<DeviceResult>
+    where
+        F: Fn(Address) -> Result<DeviceResult, Failure> + Sync,
+    {
         let results: Mutex<Vec<Option<DeviceResult>>> = Mutex::new(vec![None; addresses.len()]);
         let queue = Mutex::new(addresses.iter().enumerate());
         let work_through = || {
             loop {
                 let next = queue.lock().expect("no thread panics with the queue").next();
                 let Some((index, &address)) = next else { break };
-                let result = match interrupt::is_wanted() {
-                    true => {
-                        Err(Failure::plain(Kind::Interrupted, format!("{address}: interrupted; nothing was touched")))
-                    }
-                    false => work(address),
-                };
-                let result = result.unwrap_or_else(|failure| self.untouched(address, failure));
+                let result = work(address).unwrap_or_else(|failure| self.untouched(address, failure));
                 results.lock().expect("no thread panics with the results")[index] = Some(result);
+                self.progress.step();
             }
         };
         thread::scope(|scope| {

@@ -12,8 +12,10 @@ mod libvirt;
 mod list;
 mod probe;
 mod show;
+mod sriov;
 mod subject;
 mod unbind;
+mod vfs;
 
 use crate::cli::{Cli, Command};
 
@@ -33,6 +35,7 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Apply { addresses } => apply::run(&context, &addresses),
         Command::Claim(options) => claim::run(&context, &options),
         Command::Probe(options) => probe::run(&context, &options),
+        Command::Sriov(options) => sriov::run(&context, &options),
         Command::Drivers => drivers::run(&context),
         Command::Libvirt(options) => libvirt::run(context, &options),
         Command::Driverctl(options) => driverctl::run(context, &options),

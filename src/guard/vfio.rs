@@ -11,6 +11,9 @@ use serde::Serialize;
 use crate::address::Address;
 use crate::host::Host;
 
+/// Where the nodes are, as a process names them: below its own root, whatever ours is.
+const NODES: &str = "/dev/vfio";
+
 /// What an open device is that was reached through its group (`drivers/vfio/group.c`, `vfio_device_open_file`).
 const DEVICE: &str = "anon_inode:[vfio-device]";
 
@@ -42,56 +45,81 @@ impl fmt::Display for Holder {
     }
 }
 
+/// A process with anything of VFIO open.
+#[derive(Clone, Debug)]
+pub struct User {
+    pid: u32,
+    command: String,
+    /// What it has open, and the device that is, where the kernel tells.
+    open: Vec<(PathBuf, Option<Address>)>,
+}
+
+impl User {
+    /// What it has of the device, if it has anything; `wanted` are the nodes of that.
+    fn holds(&self, address: Address, wanted: &[PathBuf]) -> Option<Holder> {
+        let ours = || self.open.iter().filter(|(target, _)| wanted.contains(target) || target == Path::new(DEVICE));
+        let node = self.open.iter().map(|(target, _)| target).find(|target| wanted.contains(target)).cloned();
+        let is_told = ours().any(|(_, device)| device.is_some());
+        let has_device = is_told.then(|| ours().any(|(_, device)| *device == Some(address)));
+        let holder = || Holder { pid: self.pid, command: self.command.clone(), node: node.clone(), has_device };
+        (node.is_some() || has_device == Some(true)).then(holder)
+    }
+}
+
 /// The processes that have the group's node open, or the node of one of its VFIO devices named `vfio_devices`, or, where
 /// the kernel tells, the device itself.
 ///
 /// What a caller may not see (another user's processes) is not found: the kernel has the last word.
 pub fn holders(host: &Host, address: Address, group: Option<u32>, vfio_devices: &[String]) -> Vec<Holder> {
-    // As a process names them: below its own root, whatever ours is.
-    let nodes = Path::new("/dev/vfio");
+    holding(&users(host), address, group, vfio_devices)
+}
+
+/// Those of `users` that hold this device: for many devices, with one look at the processes.
+pub fn holding(users: &[User], address: Address, group: Option<u32>, vfio_devices: &[String]) -> Vec<Holder> {
+    let nodes = Path::new(NODES);
     let wanted: Vec<PathBuf> = group
         .iter()
         .flat_map(|group| [nodes.join(group.to_string()), nodes.join(format!("noiommu-{group}"))])
         .chain(vfio_devices.iter().map(|name| nodes.join("devices").join(name)))
         .collect();
+    users.iter().filter_map(|user| user.holds(address, &wanted)).collect()
+}
+
+/// Every process that has something of VFIO open.
+pub fn users(host: &Host) -> Vec<User> {
     let Ok(processes) = fs::read_dir(host.processes()) else { return Vec::new() };
-    let mut holders: Vec<Holder> = Vec::new();
+    let mut users: Vec<User> = Vec::new();
     for process in processes.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        let (node, has_device) = open_nodes(&process.path(), address, &wanted);
-        if node.is_some() || has_device == Some(true) {
+        let open = open_in(&process.path());
+        if !open.is_empty() {
             let command = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             // A process names itself; what would steer a terminal is left out.
             let command = command.chars().filter(|c| !c.is_control()).collect();
-            holders.push(Holder { pid, command, node, has_device });
+            users.push(User { pid, command, open });
         }
     }
-    holders.sort_by_key(|holder| holder.pid);
-    holders
+    users.sort_by_key(|user| user.pid);
+    users
 }
 
-/// The first of the wanted nodes that a process has open, and whether it has the device.
-fn open_nodes(process: &Path, address: Address, wanted: &[PathBuf]) -> (Option<PathBuf>, Option<bool>) {
-    let (mut node, mut has_device) = (None, None);
+/// What a process has open of VFIO.
+fn open_in(process: &Path) -> Vec<(PathBuf, Option<Address>)> {
     // It may end at any moment, or be another user's.
-    let Ok(descriptors) = fs::read_dir(process.join("fd")) else { return (node, has_device) };
+    let Ok(descriptors) = fs::read_dir(process.join("fd")) else { return Vec::new() };
+    let mut open = Vec::new();
     for descriptor in descriptors.flatten() {
         let Ok(target) = fs::read_link(descriptor.path()) else { continue };
-        let is_wanted = wanted.contains(&target);
-        if is_wanted || target == Path::new(DEVICE) {
+        if target.starts_with(NODES) || target == Path::new(DEVICE) {
             let info = fs::read_to_string(process.join("fdinfo").join(descriptor.file_name())).unwrap_or_default();
-            if let Some(path) = info.lines().find_map(|line| line.strip_prefix(DEVICE_PATH)) {
-                let is_it = path.trim().rsplit('/').next().and_then(|name| name.parse().ok()) == Some(address);
-                has_device = Some(is_it || has_device == Some(true));
-            }
-        }
-        if is_wanted {
-            node.get_or_insert(target);
+            let path = info.lines().find_map(|line| line.strip_prefix(DEVICE_PATH));
+            let device = path.and_then(|path| path.trim().rsplit('/').next()).and_then(|name| name.parse().ok());
+            open.push((target, device));
         }
     }
-    (node, has_device)
+    open
 }
 
 #[cfg(test)]

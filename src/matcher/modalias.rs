@@ -74,6 +74,11 @@ impl Modalias {
         &self.text
     }
 
+    /// The same with another device id, four hex digits: what a PF's VFs have, but for their subsystem.
+    pub fn with_device(&self, device: &str) -> Result<Modalias, ModaliasError> {
+        format!("{}{:0>8}{}", &self.text[..DEVICE], device.to_ascii_uppercase(), &self.text[DEVICE + 8..]).parse()
+    }
+
     /// The key that a `vfio_pci:` alias pattern must match: `vfio_` and the modalias.
     pub fn vfio_key(&self) -> String {
         format!("vfio_{}", self.text)

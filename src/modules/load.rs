@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Loading modules, by modprobe: it knows of `install` lines, options and soft dependencies.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::process::Command;
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use super::state::built_in;
+use super::state::{Modules, built_in};
 use crate::host::Host;
 use crate::kernel_name::ModuleName;
 use crate::matcher::Modalias;
@@ -48,6 +50,11 @@ pub enum LoadError {
 /// Loads a module by its name. Never by an alias: for `vfio_pci:` aliases modprobe loads every match, the generic driver
 /// first.
 pub fn load(host: &Host, module: &ModuleName, timeout: Duration) -> Result<(), LoadError> {
+    let _turn = Turn::take(module, timeout);
+    // While this waited for its turn, another thread has loaded it.
+    if Modules::is_loaded(host, module) {
+        return Ok(());
+    }
     let Finished { status, stderr } = modprobe(host, &MODPROBE, &["--", module.as_str()], timeout)?;
     let module = module.clone();
     if status.success() {
@@ -57,6 +64,35 @@ pub fn load(host: &Host, module: &ModuleName, timeout: Duration) -> Result<(), L
     let reason = if stderr.is_empty() { status.to_string() } else { stderr.replace('\n', "; ") };
     let setting = setting(host, &reason);
     Err(LoadError::Refused { module, reason, setting })
+}
+
+/// Many devices at once want the same module: one thread loads it, and the others wait for that.
+struct Turn<'a> {
+    module: &'a ModuleName,
+}
+
+/// The modules that are being loaded.
+static LOADING: Mutex<BTreeSet<ModuleName>> = Mutex::new(BTreeSet::new());
+static LOADED: Condvar = Condvar::new();
+
+impl<'a> Turn<'a> {
+    /// Waits while another thread has it, once; after that, or after `timeout`, whoever waited goes on.
+    fn take(module: &'a ModuleName, timeout: Duration) -> Option<Turn<'a>> {
+        let mut loading = LOADING.lock().expect("no thread panics with it");
+        if loading.insert(module.clone()) {
+            return Some(Turn { module });
+        }
+        let is_loading = |loading: &mut BTreeSet<ModuleName>| loading.contains(module);
+        drop(LOADED.wait_timeout_while(loading, timeout, is_loading).expect("no thread panics with it"));
+        None
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        LOADING.lock().expect("no thread panics with it").remove(self.module);
+        LOADED.notify_all();
+    }
 }
 
 fn is_in(host: &Host, module: &ModuleName) -> bool {

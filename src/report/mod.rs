@@ -9,6 +9,7 @@ mod import;
 mod libvirt;
 mod probe;
 mod results;
+mod sriov;
 mod table;
 
 use std::io::{self, Write};
@@ -28,6 +29,7 @@ pub use import::{Import, imports};
 pub use libvirt::{CheckView, HolderView, SnippetView, StartView, snippets, start};
 pub use probe::{ProbeView, probe};
 pub use results::{remarks, results, udev_property};
+pub use sriov::{PfView, SriovOutcome, SriovView, VfView, sriov_list, sriov_set, sriov_show};
 
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{GOOD, Output, printable, styled};
 use crate::kernel_name::DriverName;
-use crate::outcome::{DeviceResult, Outcome};
+use crate::outcome::{DeviceResult, Outcome, StepRecord};
 
 #[derive(Serialize)]
 struct Results<'a> {
@@ -64,13 +64,7 @@ fn text(result: &DeviceResult) -> String {
         Outcome::Planned => {
             text.push_str(&format!("{address}: on {}; would\n", name(&result.driver)));
             for (number, step) in (1..).zip(&result.steps) {
-                let target = step.target.as_deref().map(|target| format!(" {target}")).unwrap_or_default();
-                text.push_str(&format!(
-                    "  {number}. {}{}: {}\n",
-                    step.step,
-                    printable(&target),
-                    printable(&step.reason)
-                ));
+                text.push_str(&step_text(number, step));
             }
         }
         Outcome::Bound => {
@@ -113,6 +107,12 @@ fn text(result: &DeviceResult) -> String {
         Outcome::Refused | Outcome::Failed => {}
     }
     text
+}
+
+/// A step that would be taken.
+pub fn step_text(number: usize, step: &StepRecord) -> String {
+    let target = step.target.as_deref().map(|target| format!(" {target}")).unwrap_or_default();
+    format!("  {number}. {}{}: {}\n", step.step, printable(&target), printable(&step.reason))
 }
 
 fn saved(result: &DeviceResult) -> String {

@@ -10,6 +10,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,10 +31,20 @@ const GRACE: Duration = Duration::from_secs(15);
 
 /// The other process.
 pub struct Attendant {
+    channel: Option<Channel>,
+    heeds_interrupts: bool,
+    /// Is it at a call that has no answer yet?
+    is_waiting: bool,
+}
+
+/// The way to it and back.
+struct Channel {
     requests: ChildStdin,
     answers: Receiver<io::Result<Answer>>,
-    heeds_interrupts: bool,
 }
+
+/// Those that have nothing to do: for hundreds of devices in turn, starting one each would be most of the work.
+static IDLE: Mutex<Vec<Channel>> = Mutex::new(Vec::new());
 
 #[derive(Serialize, Deserialize)]
 struct Request {
@@ -68,9 +79,8 @@ pub enum AttendantError {
     Process(#[from] io::Error),
 }
 
-impl Attendant {
-    /// Starts the process.
-    pub fn start() -> io::Result<Attendant> {
+impl Channel {
+    fn open() -> io::Result<Channel> {
         let mut child = Command::new("/proc/self/exe")
             .arg0("vfioctl")
             .arg(ARGUMENT)
@@ -93,7 +103,27 @@ impl Attendant {
             }
             let _ = child.wait();
         })?;
-        Ok(Attendant { requests, answers, heeds_interrupts: true })
+        Ok(Channel { requests, answers })
+    }
+}
+
+impl Drop for Attendant {
+    fn drop(&mut self) {
+        // One that waits in the kernel is left behind.
+        let channel = self.channel.take().filter(|_| !self.is_waiting);
+        IDLE.lock().expect("no thread panics with it").extend(channel);
+    }
+}
+
+impl Attendant {
+    /// Starts the process, unless there is one with nothing to do.
+    pub fn start() -> io::Result<Attendant> {
+        let idle = IDLE.lock().expect("no thread panics with it").pop();
+        let channel = match idle {
+            Some(channel) => channel,
+            None => Channel::open()?,
+        };
+        Ok(Attendant { channel: Some(channel), heeds_interrupts: true, is_waiting: false })
     }
 
     /// From now on, gives every call all its time, whoever wishes to stop.
@@ -127,7 +157,9 @@ impl Attendant {
         let request = Request { directory: directory.to_path_buf(), attribute: attribute.to_string(), value };
         let mut line = serde_json::to_vec(&request).map_err(io::Error::from)?;
         line.push(b'\n');
-        self.requests.write_all(&line)?;
+        let channel = self.channel.as_mut().expect("taken only when this is dropped");
+        self.is_waiting = true;
+        channel.requests.write_all(&line)?;
         let started = Instant::now();
         let mut deadline = timeout;
         let mut is_interrupted = false;
@@ -137,8 +169,11 @@ impl Attendant {
                 is_interrupted = true;
                 deadline = deadline.min(elapsed + GRACE);
             }
-            match self.answers.recv_timeout(deadline.saturating_sub(elapsed).min(GLANCE)) {
-                Ok(answer) => return Ok(answer?),
+            match channel.answers.recv_timeout(deadline.saturating_sub(elapsed).min(GLANCE)) {
+                Ok(answer) => {
+                    self.is_waiting = false;
+                    return Ok(answer?);
+                }
                 Err(RecvTimeoutError::Timeout) if started.elapsed() < deadline => {}
                 Err(RecvTimeoutError::Timeout) => return Err(AttendantError::TimedOut { is_interrupted }),
                 Err(RecvTimeoutError::Disconnected) => {
@@ -146,6 +181,18 @@ impl Attendant {
                 }
             }
         }
+    }
+}
+
+/// Ends those that have nothing to do, and waits for that: what is left when a service's main process ends, systemd kills,
+/// and says so.
+pub fn dismiss() {
+    let idle: Vec<Channel> = IDLE.lock().expect("no thread panics with it").drain(..).collect();
+    let answers: Vec<_> = idle.into_iter().map(|Channel { answers, .. }| answers).collect();
+    let started = Instant::now();
+    for ended in answers {
+        // No answer comes any more: the other end is gone once the process is.
+        let _ = ended.recv_timeout(GRACE.saturating_sub(started.elapsed()));
     }
 }
 

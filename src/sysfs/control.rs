@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::attendant::{Answer, Attendant, AttendantError};
+use super::node::ReadError;
 use crate::address::Address;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
@@ -84,6 +85,8 @@ pub fn describe(errno: Errno) -> String {
         Errno::AGAIN => "EAGAIN",
         Errno::IO => "EIO",
         Errno::NOMEM => "ENOMEM",
+        Errno::NOSPC => "ENOSPC",
+        Errno::RANGE => "ERANGE",
         Errno::TIME => "ETIME",
         Errno::TIMEDOUT => "ETIMEDOUT",
         Errno::OPNOTSUPP => "EOPNOTSUPP",
@@ -98,6 +101,12 @@ impl<'a> Control<'a> {
     /// Starts the process that writes. Each write is given up on after `timeout`.
     pub fn start(host: &'a Host, timeout: Duration) -> io::Result<Control<'a>> {
         Ok(Control { host, timeout, attendant: Attendant::start()? })
+    }
+
+    /// Leaves behind what may wait in the kernel, and starts another process for what does not.
+    pub fn leave_behind(&mut self) -> io::Result<()> {
+        self.attendant = Attendant::start()?;
+        Ok(())
     }
 
     /// From now on, gives up on a write after `timeout`.
@@ -139,6 +148,38 @@ impl<'a> Control<'a> {
     /// Lets the kernel choose among the registered drivers. Success says nothing about whether one took the device.
     pub fn probe(&mut self, address: Address) -> Result<(), WriteError> {
         self.write(self.host.pci_bus(), "drivers_probe", &address.to_string())
+    }
+
+    /// Says whether VFs that a PF gets are probed when they appear.
+    pub fn set_vf_autoprobe(&mut self, pf: Address, on: bool) -> Result<(), WriteError> {
+        self.write(self.host.device(pf), "sriov_drivers_autoprobe", if on { "1" } else { "0" })
+    }
+
+    /// Has a PF's driver make VFs, or remove them: under the PF's lock, and with the probes of those that may be probed.
+    pub fn set_vf_count(&mut self, pf: Address, count: u16) -> Result<(), WriteError> {
+        self.write(self.host.device(pf), "sriov_numvfs", &count.to_string())
+    }
+
+    /// How many VFs a PF has: waits for its lock, so that none is being made or removed at that moment. An error of kind
+    /// `TimedOut`: the lock is held.
+    pub fn vf_count(&mut self, pf: Address) -> Result<u16, ReadError> {
+        let (directory, attribute) = (self.host.device(pf), "sriov_numvfs");
+        let error = match self.attendant.read(&directory, attribute, self.timeout) {
+            Ok(Answer::Done(text)) => match text.trim_end().parse() {
+                Ok(count) => return Ok(count),
+                Err(error) => io::Error::new(io::ErrorKind::InvalidData, error),
+            },
+            Ok(Answer::NotOpened(errno) | Answer::Refused(errno)) => io::Error::from_raw_os_error(errno),
+            Err(AttendantError::TimedOut { .. }) => io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "no answer after {:.1} s: the PF's lock is held, as while VFs are made or removed, or a driver is bound",
+                    self.timeout.as_secs_f32()
+                ),
+            ),
+            Err(AttendantError::Process(error)) => error,
+        };
+        Err(ReadError { path: directory.join(attribute), source: error })
     }
 
     fn write(&mut self, directory: PathBuf, attribute: &str, value: &str) -> Result<(), WriteError> {

@@ -38,7 +38,9 @@ impl Device {
     pub fn read(host: &Host, address: Address) -> Result<Option<Device>, ReadError> {
         let node = Node::new(host.device(address));
         let Some(mut device) = read_without_vfs(&node, address)? else { return Ok(None) };
-        for name in node.names_in("")? {
+        // A VF has none of its own.
+        let names = if device.pf.is_none() { node.names_in("")? } else { Vec::new() };
+        for name in names {
             if name.starts_with("virtfn") {
                 device.vfs.extend(link_address(&node, &name)?);
             }

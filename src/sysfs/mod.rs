@@ -18,4 +18,4 @@ pub use group::Group;
 pub use node::{Node, ReadError};
 pub use overrides::Overrides;
 pub use sign::not_up;
-pub use sriov::{VfRange, vf_index};
+pub use sriov::{Pf, VfRange, vf_index};

@@ -1,10 +1,54 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where a PF's VFs are, told by the PF alone. A VF is announced before it is linked to its PF (`drivers/pci/iov.c`,
+//! PFs: what they have, and where their VFs are, told by the PF alone. A VF is announced before it is linked to its PF (`drivers/pci/iov.c`,
 //! `pci_iov_add_virtfn`: first `pci_device_add`, then `pci_iov_sysfs_link`), and who hears of it may be faster.
 
 use super::node::{Node, ReadError};
 use crate::address::Address;
 use crate::host::Host;
+
+/// A PF and the VFs it has. Nothing that is read for it waits for the PF's lock, as a read of `sriov_numvfs` does
+/// (`drivers/pci/iov.c`, `sriov_numvfs_show`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pf {
+    /// Where it is.
+    pub address: Address,
+    /// The VFs it can have.
+    pub range: VfRange,
+    /// Are VFs probed when they appear (`sriov_drivers_autoprobe`)? Without an override, that is: one with it may always be.
+    pub is_autoprobed: bool,
+    /// Its VFs with their numbers.
+    pub vfs: Vec<(u16, Address)>,
+}
+
+impl Pf {
+    /// Reads one; `None` where there is no PF at that address.
+    pub fn read(host: &Host, address: Address) -> Result<Option<Pf>, ReadError> {
+        let Some(range) = VfRange::read(host, address)? else { return Ok(None) };
+        let node = Node::new(host.device(address));
+        // Kernels before 4.12 have no such attribute, and probe.
+        let is_autoprobed = node.read_if_there("sriov_drivers_autoprobe")?.is_none_or(|text| text != "0");
+        let mut vfs = Vec::new();
+        for name in node.names_in("")? {
+            let Some(number) = name.strip_prefix("virtfn").and_then(|number| number.parse().ok()) else { continue };
+            let vf = node.link_name(&name)?.and_then(|target| target.parse().ok());
+            vfs.extend(vf.map(|vf| (number, vf)));
+        }
+        vfs.sort();
+        Ok(Some(Pf { address, range, is_autoprobed, vfs }))
+    }
+
+    /// All PFs, in bus order.
+    pub fn list(host: &Host) -> Result<Vec<Pf>, ReadError> {
+        let mut pfs = Vec::new();
+        for name in Node::new(host.devices()).names_in("")? {
+            if let Ok(address) = name.parse() {
+                pfs.extend(Pf::read(host, address)?);
+            }
+        }
+        pfs.sort_by_key(|pf| pf.address);
+        Ok(pfs)
+    }
+}
 
 /// The VFs that a PF has or can have. Nothing that is read for it waits for the PF's lock, which is held while VFs are made.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,8 +58,8 @@ pub struct VfRange {
     offset: u16,
     /// From one VF's to the next one's.
     stride: u16,
-    /// How many there can be.
-    total: u16,
+    /// How many there can be, with the driver that the PF is on.
+    pub total: u16,
     /// The vendor of all of them: four hex digits.
     pub vendor: String,
     /// The device id of all of them: four hex digits.
@@ -56,12 +100,18 @@ impl VfRange {
         Ok(None)
     }
 
-    /// Is the function at this address, if there is one, a VF of the PF? (`pci_iov_virtfn_bus`, `pci_iov_virtfn_devfn`.)
-    pub fn contains(&self, address: Address) -> bool {
+    /// Where the VFs are or will be, in their order; nothing where the PF tells that only once it has VFs.
+    /// (`pci_iov_virtfn_bus`, `pci_iov_virtfn_devfn`.)
+    pub fn addresses(&self) -> impl Iterator<Item = Address> + '_ {
         let first = u32::from(self.pf.routing_id()) + u32::from(self.offset);
-        let mut vfs = (0..u32::from(self.total)).map(|number| first + u32::from(self.stride) * number);
-        let is_vf = vfs.any(|routing_id| routing_id == u32::from(address.routing_id()));
-        self.offset != 0 && address.domain() == self.pf.domain() && is_vf
+        let total = if self.offset == 0 { 0 } else { u32::from(self.total) };
+        let ids = (0..total).map_while(move |number| u16::try_from(first + u32::from(self.stride) * number).ok());
+        ids.map(|id| self.pf.with_routing_id(id))
+    }
+
+    /// Is the function at this address, if there is one, a VF of the PF?
+    pub fn contains(&self, address: Address) -> bool {
+        self.addresses().any(|vf| vf == address)
     }
 }
 

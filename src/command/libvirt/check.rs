@@ -29,7 +29,7 @@ pub fn run(mut context: Context, options: &Check) -> Result<u8> {
     let domain = read(&options.file)?;
     let (version, is_known) = version(context, options.libvirt_version);
     let addresses: Vec<Address> = domain.devices.iter().map(|device| device.address).collect();
-    let binder = Binder { context, chooser: context.chooser()?.with_modules(), together: &addresses };
+    let binder = Binder { context, chooser: context.chooser()?.with_modules(), together: addresses };
     let (policy, _) = context.policy();
     let (states, errors) = State::of_others(&context.host, None);
     for error in errors {

@@ -62,7 +62,7 @@ fn prepare(context: &Context, domain: Domain, version: Option<Version>) -> Resul
 
     let chooser = context.chooser()?.with_modules();
     context.refuse_other_kernel(&chooser)?;
-    let binder = Binder { context, chooser, together: &addresses };
+    let binder = Binder { context, chooser, together: addresses.clone() };
     let (policy, _) = context.policy();
     let (version, _) = super::version(context, version);
     let wishes = Wishes { binder: &binder, policy: &policy, version };
@@ -119,7 +119,7 @@ fn release(context: &Context, domain: Domain) -> Result<u8> {
     let addresses: Vec<Address> = state.devices.iter().map(|held| held.address).collect();
     let chooser = context.chooser()?.with_modules();
     context.refuse_other_kernel(&chooser)?;
-    let binder = Binder { context, chooser, together: &addresses };
+    let binder = Binder { context, chooser, together: addresses.clone() };
     let (policy, _) = context.policy();
     let results = give_back(context, &binder, &policy, &others(context, &uuid), &state.devices);
     if !context.is_dry_run {

@@ -373,10 +373,13 @@ impl Host {
     /// What sets the device whose directory a path is in apart from those that were there before it: a file that is open
     /// stays that of its own device (fs/kernfs/dir.c, kernfs_get_active).
     pub fn birth(&self, path: &str) -> u64 {
-        let inside = |device: &&Device| {
-            path.strip_prefix(&device.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let owner = self.devices.values().filter(inside).max_by_key(|device| device.path.len());
+        // A device's directory has its address for a name; the innermost is last.
+        let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
+        let owner = ends.rev().find_map(|end| {
+            let name = path[..end].rsplit('/').next()?;
+            let device = self.devices.get(&name.parse().ok()?)?;
+            (device.path == path[..end]).then_some(device)
+        });
         owner.map_or(0, |device| device.birth)
     }
 

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Work on a PF: the number of its VFs, and whether they are probed. What is done to the VFs themselves is handed in.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::failure::{StepError, permission_hint};
+use super::{Setting, lock_failure};
+use crate::address::Address;
+use crate::gather;
+use crate::interrupt;
+use crate::lock::DeviceLock;
+use crate::outcome::{Failure, Kind, StepRecord};
+use crate::sriov::{self, Action, Facts, State, Step};
+use crate::sysfs::control::{Control, WriteError};
+use crate::sysfs::{Pf, ReadError};
+
+/// What making or removing one VF may take on top, where the user has not said how long to wait.
+const PER_VF: Duration = Duration::from_secs(1);
+
+/// Work on one PF, under its lock.
+pub struct PfJob<'a> {
+    setting: &'a Setting<'a>,
+    pf: Address,
+    control: Control<'a>,
+    state: State,
+    is_undoing: bool,
+    /// What was done, or tried.
+    pub steps: Vec<StepRecord>,
+    _lock: DeviceLock,
+}
+
+impl<'a> PfJob<'a> {
+    /// Locks the PF, which nothing has been done to yet.
+    pub fn start(setting: &'a Setting<'a>, pf: Address) -> Result<PfJob<'a>, Failure> {
+        let lock = DeviceLock::take(setting.host, pf, setting.timeout).map_err(|error| lock_failure(pf, error))?;
+        let control = Control::start(setting.host, setting.timeout).map_err(|error| no_attendant(pf, &error))?;
+        let state = State { count: 0, is_autoprobed: true, is_remade: false, is_bound: false };
+        Ok(PfJob { setting, pf, control, state, is_undoing: false, steps: Vec::new(), _lock: lock })
+    }
+
+    /// How many VFs the kernel says it has: waits until none is being made or removed.
+    pub fn count(&mut self) -> Result<u16, ReadError> {
+        self.control.vf_count(self.pf)
+    }
+
+    /// Takes all steps. `work` does what is about VFs; on a failure all is put back, as far as that can be.
+    pub fn run(
+        &mut self,
+        before: &Facts,
+        steps: &[Step],
+        work: &mut dyn FnMut(&Action) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.state = State::from(before);
+        let result = steps.iter().try_for_each(|step| match interrupt::is_wanted() {
+            true => Err(Failure::plain(Kind::Interrupted, format!("{}: interrupted", self.pf))),
+            false => self.take(step, work),
+        });
+        result.map_err(|failure| self.put_back(before, failure, work))
+    }
+
+    fn put_back(
+        &mut self,
+        before: &Facts,
+        mut failure: Failure,
+        work: &mut dyn FnMut(&Action) -> Result<(), Failure>,
+    ) -> Failure {
+        if !self.setting.host.device(self.pf).exists() {
+            failure.message.push_str("; the PF went away meanwhile");
+            failure.kind = Kind::NoDevice;
+            return failure;
+        }
+        self.is_undoing = true;
+        self.control.ignore_interrupts();
+        let is_stuck = failure.kind == Kind::Timeout;
+        let is_touched = State::from(before) != self.state;
+        let mut second: Option<Failure> = None;
+        for step in sriov::put_back(before, &self.state, is_stuck) {
+            // Whatever became of the VFs: later ones are not to be kept from their drivers.
+            if second.is_some() && !matches!(step.action, Action::Autoprobe(_)) {
+                continue;
+            }
+            if let Err(error) = self.take(&step, work) {
+                second = second.or(Some(error));
+            }
+        }
+        let now = self.describe();
+        match second {
+            Some(second) => {
+                failure.kind = if second.kind == Kind::Timeout { Kind::Timeout } else { Kind::NotRestored };
+                failure.message =
+                    format!("{}; putting it back failed as well: {}; {now}", failure.message, second.message);
+                failure.hint = Some(format!("'vfioctl sriov {}' shows how it stands", self.pf));
+            }
+            None if is_stuck && (self.state.is_remade || self.state.is_bound) => {
+                failure.message = format!(
+                    "{}; the VFs were left as they are, since removing them would wait as well; {now}",
+                    failure.message
+                );
+            }
+            None if is_touched => {
+                failure.message = format!("{}; put back: {now}", failure.message);
+                // A VF that could not be put back by itself went with the others.
+                if failure.kind == Kind::NotRestored {
+                    failure.kind = Kind::Failed;
+                }
+            }
+            None => failure.message = format!("{}; nothing was changed", failure.message),
+        }
+        failure
+    }
+
+    fn describe(&self) -> String {
+        // What the links say is what there is, whatever the kernel answered.
+        let count = Pf::read(self.setting.host, self.pf).ok().flatten().map(|pf| pf.vfs.len());
+        let count = count.map_or("VFs unknown".to_string(), |count| format!("{count} VFs"));
+        format!("it has {count}, sriov_drivers_autoprobe {}", u8::from(self.state.is_autoprobed))
+    }
+
+    fn take(&mut self, step: &Step, work: &mut dyn FnMut(&Action) -> Result<(), Failure>) -> Result<(), Failure> {
+        let mut record = record(step);
+        let target = record.target.as_deref().map(|target| format!(" {target}")).unwrap_or_default();
+        (self.setting.observe)(self.pf, &format!("{}{target}: {}", record.step, record.reason));
+        let result = self.act(&step.action, work);
+        record.done = result.is_ok();
+        self.steps.push(record);
+        result
+    }
+
+    fn act(&mut self, action: &Action, work: &mut dyn FnMut(&Action) -> Result<(), Failure>) -> Result<(), Failure> {
+        match action {
+            Action::Autoprobe(on) => {
+                let result = self.control.set_vf_autoprobe(self.pf, *on);
+                result.map_err(|error| self.failure(error))?;
+                self.state.is_autoprobed = *on;
+                Ok(())
+            }
+            Action::Count(count) => self.set_count(*count),
+            Action::Bind | Action::Probe | Action::Restore(_) => {
+                self.state.is_bound = true;
+                work(action)
+            }
+        }
+    }
+
+    fn set_count(&mut self, count: u16) -> Result<(), Failure> {
+        let vfs = self.read()?.vfs;
+        allow_descriptors(vfs.len());
+        // Who binds one of them is to come to an end first, and who wants to begin finds it gone.
+        let take = if self.is_undoing { DeviceLock::take_to_undo } else { DeviceLock::take };
+        let lock = |&(_, vf): &(u16, Address)| {
+            take(self.setting.host, vf, self.setting.timeout).map_err(|error| lock_failure(vf, error))
+        };
+        let _locks: Vec<DeviceLock> = vfs.iter().map(lock).collect::<Result<_, _>>()?;
+        if !vfs.is_empty() {
+            // A VM that was faster: the removal would wait for it.
+            let pf = self.read()?;
+            let (vfs, _) =
+                gather::vfs(self.setting.host, &pf, self.setting.timeout).map_err(|e| self.unreadable(&e))?;
+            sriov::check_unused(self.pf, &vfs, true)?;
+        }
+        if !self.setting.is_timeout_fixed {
+            let number = u32::from(count).max(u32::try_from(vfs.len()).unwrap_or(u32::MAX));
+            self.control.set_timeout(self.setting.timeout + PER_VF * number);
+        }
+        let result = self.control.set_vf_count(self.pf, count);
+        self.control.set_timeout(self.setting.timeout);
+        let made = self.read()?.vfs.len();
+        self.state.is_remade |= result.is_ok() || made != vfs.len();
+        self.state.count = u16::try_from(made).unwrap_or(u16::MAX);
+        result.map_err(|error| self.failure(error))?;
+        if made != usize::from(count) {
+            // The driver's own answer goes to the kernel log (`drivers/pci/iov.c`, `sriov_numvfs_store`).
+            return Err(Failure::new(
+                Kind::Failed,
+                format!("{}: {count} VFs were asked for, and there are {made}", self.pf),
+                log_hint(self.pf),
+            ));
+        }
+        Ok(())
+    }
+
+    fn read(&self) -> Result<Pf, Failure> {
+        match Pf::read(self.setting.host, self.pf) {
+            Ok(Some(pf)) => Ok(pf),
+            Ok(None) => Err(Failure::plain(Kind::NoDevice, format!("no PCI device {}", self.pf))),
+            Err(error) => Err(self.unreadable(&error)),
+        }
+    }
+
+    fn unreadable(&self, error: &ReadError) -> Failure {
+        Failure::plain(Kind::Failed, format!("{}: {error}", self.pf))
+    }
+
+    fn failure(&mut self, error: WriteError) -> Failure {
+        let pf = self.pf;
+        let driver = gather::driver_of(self.setting.host, pf).ok().flatten();
+        let on = driver.map_or("no driver".to_string(), |driver| driver.to_string());
+        let message = format!("{pf}: {error}");
+        match &error {
+            WriteError::TimedOut { .. } => {
+                // It may be made all the same, later.
+                self.state.is_remade = true;
+                // What is put back now waits for nothing.
+                if let Err(error) = self.control.leave_behind() {
+                    return no_attendant(pf, &error);
+                }
+                Failure::new(
+                    Kind::Timeout,
+                    message,
+                    format!(
+                        "the PF's driver, {on}, may be slow, or somebody may use a VF; then see 'vfioctl sriov {pf}'"
+                    ),
+                )
+            }
+            // `sriov_numvfs_store`: no driver, or one without sriov_configure.
+            WriteError::Refused { errno: Errno::NOENT, .. } => Failure::new(
+                Kind::Unsafe,
+                format!("{pf}: its driver, {on}, cannot make or remove VFs (it has no sriov_configure)"),
+                "the device's native driver may; pci-pf-stub can, and vfio-pci with its parameter enable_sriov",
+            ),
+            WriteError::Refused { errno: Errno::NOMEM | Errno::NOSPC, .. } => Failure::new(
+                Kind::Failed,
+                message,
+                format!(
+                    "firmware may have left no room for the VFs' memory or buses: look for its SR-IOV setting, or try \
+                     pci=realloc on the kernel command line; {}",
+                    log_hint(pf)
+                ),
+            ),
+            WriteError::NotOpened { errno: Errno::NOENT | Errno::NODEV, .. }
+            | WriteError::Refused { errno: Errno::NODEV, .. }
+                if !self.setting.host.device(pf).exists() =>
+            {
+                StepError::Gone.failure(pf)
+            }
+            WriteError::NotOpened { errno: Errno::ACCESS | Errno::PERM | Errno::ROFS, .. } => {
+                Failure::new(Kind::Permission, message, permission_hint())
+            }
+            _ => Failure::new(Kind::Failed, message, log_hint(pf)),
+        }
+    }
+}
+
+/// A step as reports name it, not done yet.
+pub fn record(step: &Step) -> StepRecord {
+    let (name, target) = match &step.action {
+        Action::Autoprobe(on) => ("vf-autoprobe", Some(u8::from(*on).to_string())),
+        Action::Count(count) => ("vf-count", Some(count.to_string())),
+        Action::Bind => ("bind-vfs", None),
+        Action::Probe => ("probe-vfs", None),
+        Action::Restore(vfs) => ("restore-vfs", Some(vfs.len().to_string())),
+    };
+    StepRecord { step: name, target, reason: step.reason.to_string(), done: false, program: None }
+}
+
+/// A lock is an open file. The usual limit is 1024, and there are PFs with as many VFs; a process may have more if it asks.
+fn allow_descriptors(vfs: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    // Where that is refused, the lock that is one too many says so.
+    if limit.current.is_some_and(|current| current < 4 * vfs as u64) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
+}
+
+fn log_hint(pf: Address) -> String {
+    format!("the kernel log may say more: dmesg | grep {pf}")
+}
+
+fn no_attendant(pf: Address, error: &std::io::Error) -> Failure {
+    Failure::plain(Kind::Failed, format!("{pf}: cannot start the process that writes to sysfs: {error}"))
+}

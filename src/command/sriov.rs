@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `vfioctl sriov`: PFs and their VFs, and how many there shall be.
+
+use anyhow::Result;
+
+use super::bind::{Binder, Preparing, Request};
+use super::context::{Context, policy_view};
+use super::list::PATIENCE;
+use super::vfs::{Done, VfWork};
+use crate::address::Address;
+use crate::cli::{ForceVfs, Sriov};
+use crate::gather;
+use crate::names::Database;
+use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
+use crate::plan::Manner;
+use crate::policy::{Choice, Policy};
+use crate::report::{self, PfView, SriovOutcome, SriovView, VfView};
+use crate::sriov;
+use crate::sysfs::{Device, Pf, ReadError};
+
+/// Shows PFs, or one with its VFs, or sets the number of its VFs.
+pub fn run(context: &Context, options: &Sriov) -> Result<u8> {
+    let Some(address) = options.pf else {
+        let names = Database::open();
+        let pfs = Pf::list(&context.host)?;
+        let views = pfs.iter().map(|pf| pf_view(context, &names, pf)).collect::<Result<Vec<_>, _>>()?;
+        report::sriov_list(context.output, &views)?;
+        return Ok(0);
+    };
+    let (pf, device) = match read(context, address) {
+        Ok(found) => found,
+        Err(failure) => return context.refuse("sriov", &failure),
+    };
+    match options.count {
+        None => {
+            let (pf, vfs) = views(context, &context.policy().0, &pf)?;
+            report::sriov_show(context.output, &pf, &vfs)?;
+            Ok(0)
+        }
+        Some(count) => set(context, &device, count, options),
+    }
+}
+
+/// A PF that must be there.
+pub fn read(context: &Context, address: Address) -> Result<(Pf, Device), Failure> {
+    let device = context.device(address)?;
+    match Pf::read(&context.host, address) {
+        Ok(Some(pf)) => Ok((pf, device)),
+        Ok(None) => Err(sriov::not_a_pf(&device)),
+        Err(error) => Err(Failure::plain(Kind::Failed, format!("{address}: {error}"))),
+    }
+}
+
+fn pf_view(context: &Context, names: &Database, pf: &Pf) -> Result<PfView, ReadError> {
+    let name = Device::read(&context.host, pf.address)?.and_then(|device| names.look_up(&device.modalias).device);
+    Ok(PfView {
+        address: pf.address,
+        name,
+        driver: gather::driver_of(&context.host, pf.address)?,
+        total_vfs: pf.range.total,
+        num_vfs: pf.vfs.len(),
+        autoprobe: pf.is_autoprobed,
+        vf_vendor: pf.range.vendor.clone(),
+        vf_device: pf.range.device.clone(),
+    })
+}
+
+fn views(context: &Context, policy: &Policy, pf: &Pf) -> Result<(PfView, Vec<VfView>), ReadError> {
+    let (vfs, errors) = gather::vfs(&context.host, pf, context.timeout.min(PATIENCE))?;
+    for error in &errors {
+        context.output.warn(&error.to_string());
+    }
+    let vf_view = |vf: sriov::Vf| {
+        let policy = policy_view(policy, &vf.device);
+        VfView::new(vf, policy)
+    };
+    Ok((pf_view(context, &Database::open(), pf)?, vfs.into_iter().map(vf_view).collect()))
+}
+
+/// Sets the number of VFs, and binds them.
+fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Result<u8> {
+    context.take_signals();
+    let chooser = context.chooser()?.with_modules();
+    context.refuse_other_kernel(&chooser)?;
+    let (policy, has_errors) = context.policy();
+    let manner = Manner { any_driver: options.force.contains(&ForceVfs::Driver), ..Manner::default() };
+    let choice = options.driver.as_ref().map(|driver| Choice::parse(driver.as_str())).transpose()?;
+    let request = choice.map(|choice| Request {
+        choice,
+        preparing: Preparing::AsKept,
+        manner,
+        is_saving: false,
+        require: Vec::new(),
+        must_be_vfio: true,
+    });
+    let binder = Binder { context, chooser, together: Vec::new() };
+    let mut work = VfWork::new(context, binder, device.address, policy, request, options.keep_going);
+    let done = work.set(device, count, options.force.contains(&ForceVfs::Interface));
+    context.progress.clear();
+    let Done { previous, steps, result } = match done {
+        Ok(done) => done,
+        Err(failure) => return context.refuse("sriov", &failure),
+    };
+    let mut results = work.results;
+    if result.is_err() {
+        // What became of the others was undone.
+        results.retain(|result| result.error.is_some());
+    }
+    let outcome = match &result {
+        Err(failure) if failure.kind.is_refusal() => SriovOutcome::Refused,
+        Err(_) => SriovOutcome::Failed,
+        Ok(()) if context.is_dry_run => SriovOutcome::Planned,
+        Ok(()) if count != previous && count == 0 => SriovOutcome::Removed,
+        Ok(()) if count != previous => SriovOutcome::Made,
+        Ok(()) if results.iter().any(|result| result.outcome != Outcome::Unchanged) => SriovOutcome::Bound,
+        Ok(()) => SriovOutcome::Unchanged,
+    };
+    let status = match &result {
+        Err(failure) => failure.kind.exit_status(),
+        Ok(()) => results.iter().map(DeviceResult::exit_status).max().unwrap_or(0),
+    };
+    let now = Pf::read(&context.host, device.address).and_then(|pf| match pf {
+        Some(pf) => views(context, &work.policy, &pf).map(|(pf, vfs)| (Some(pf), vfs)),
+        None => Ok((None, Vec::new())),
+    });
+    let (pf, vfs) = now.unwrap_or_else(|error| {
+        context.output.warn(&error.to_string());
+        (None, Vec::new())
+    });
+    let error = result.err();
+    let view = SriovView { outcome, pf, vfs, previous_vfs: previous, steps, results, error };
+    match report::sriov_set(context.output, &view) {
+        // What became of the VFs counts for more than that it could not be shown.
+        Err(error) if status > 0 => context.output.note(&format!("cannot write the results: {error}")),
+        shown => shown?,
+    }
+    // A file of policy that could not be read may have been about any VF.
+    Ok(if has_errors { status.max(1) } else { status })
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What `vfioctl sriov` does to the VFs of a PF, and how it comes to its PF's plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use super::apply::decide;
+use super::bind::{Binder, Request, held};
+use super::context::Context;
+use super::sriov::read;
+use crate::address::Address;
+use crate::apply::{Job, PfJob, pf_step_record};
+use crate::gather;
+use crate::outcome::{DeviceResult, Failure, Kind, Outcome, StepRecord};
+use crate::plan::{Action as DeviceAction, Attempt, BindPlan, Binding, Manner, Step as DeviceStep, Wanted};
+use crate::policy::{Decision, Policy};
+use crate::sriov::{self, Action, Facts};
+use crate::sysfs::{Device, Pf, ReadError};
+use crate::verdict;
+
+/// What became of a PF.
+pub struct Done {
+    /// How many VFs it had.
+    pub previous: u16,
+    /// What was done to it, or would be.
+    pub steps: Vec<StepRecord>,
+    /// Did all go well?
+    pub result: Result<(), Failure>,
+}
+
+/// Work on the VFs of one PF.
+pub struct VfWork<'a> {
+    context: &'a Context,
+    binder: Binder<'a>,
+    pf: Address,
+    /// The policy, as it was when this began.
+    pub policy: Policy,
+    /// The driver that was named; without, the policy says.
+    request: Option<Request>,
+    is_going_on: bool,
+    unnamed: Mutex<BTreeSet<Address>>,
+    /// What became of the VFs.
+    pub results: Vec<DeviceResult>,
+}
+
+impl<'a> VfWork<'a> {
+    /// Work that has not begun. With `is_going_on`, VFs that cannot be bound cost the others nothing.
+    pub fn new(
+        context: &'a Context,
+        binder: Binder<'a>,
+        pf: Address,
+        policy: Policy,
+        request: Option<Request>,
+        is_going_on: bool,
+    ) -> VfWork<'a> {
+        let (unnamed, results) = (Mutex::default(), Vec::new());
+        VfWork { context, binder, pf, policy, request, is_going_on, unnamed, results }
+    }
+
+    /// Gives the PF `count` VFs, each its driver; an error: nothing was begun.
+    pub fn set(&mut self, device: &Device, count: u16, may_take_interfaces: bool) -> Result<Done, Failure> {
+        let (context, address) = (self.context, self.pf);
+        let observe = |address: Address, text: &str| context.observe(address, text);
+        let setting = context.setting(&observe);
+        let mut job = if context.is_dry_run { None } else { Some(PfJob::start(&setting, address)?) };
+        let counted = job.as_mut().map(PfJob::count).transpose().map_err(|error| held(address, error))?;
+        // Only now, under the lock, is what is read what counts.
+        let (pf, _) = read(context, address)?;
+        let facts = self.facts(&pf, counted)?;
+        let steps = sriov::plan(&facts, count, may_take_interfaces)?;
+        let expected = if steps.is_empty() { String::new() } else { self.expected(device, &facts, &pf, count)? };
+        let Some(mut job) = job else {
+            let mut records: Vec<StepRecord> = steps.iter().map(pf_step_record).collect();
+            if let Some(record) = records.iter_mut().find(|record| record.step == "bind-vfs") {
+                record.target = Some(expected);
+            }
+            return Ok(Done { previous: facts.count, steps: records, result: Ok(()) });
+        };
+        self.show_progress(&steps);
+        let result = job.run(&facts, &steps, &mut |action| self.act(action));
+        Ok(Done { previous: facts.count, steps: job.steps, result })
+    }
+
+    fn facts(&self, pf: &Pf, counted: Option<u16>) -> Result<Facts, Failure> {
+        let (context, address) = (self.context, self.pf);
+        let failed = |error: ReadError| Failure::plain(Kind::Failed, format!("{address}: {error}"));
+        let (vfs, errors) = gather::vfs(&context.host, pf, context.timeout).map_err(failed)?;
+        // How they were bound has to be known, to be put back.
+        if let Some(error) = errors.into_iter().next() {
+            return Err(held(address, error));
+        }
+        Ok(Facts {
+            pf: address,
+            driver: gather::driver_of(&context.host, address).map_err(failed)?,
+            is_vfio_device: Device::is_vfio_device(&context.host, address).map_err(failed)?,
+            total: pf.range.total,
+            count: counted.unwrap_or(u16::try_from(pf.vfs.len()).unwrap_or(u16::MAX)),
+            is_autoprobed: pf.is_autoprobed,
+            vfs,
+        })
+    }
+
+    /// Which drivers the VFs are to have, as far as can be told before they are there: what will not do is refused now.
+    fn expected(&self, pf: &Device, facts: &Facts, before: &Pf, count: u16) -> Result<String, Failure> {
+        let vfs: Vec<Device> = match count == facts.count {
+            true => facts.vfs.iter().map(|vf| vf.device.clone()).collect(),
+            false => {
+                let addresses = before.range.addresses().take(usize::from(count));
+                addresses.filter_map(|vf| sriov::predicted(pf, vf, &before.range.device)).collect()
+            }
+        };
+        let mut names: BTreeMap<String, String> = BTreeMap::new();
+        let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
+        for vf in &vfs {
+            let name = match self.request(vf)? {
+                None => "the kernel's own choice".to_string(),
+                // They are alike: what holds for one holds for all.
+                Some(request) => match names.get(&request.choice.to_string()) {
+                    Some(name) => name.clone(),
+                    None => {
+                        let name = match self.binder.wanted(vf, &request)?.0 {
+                            Wanted::NoDriver => "no driver".to_string(),
+                            Wanted::Named(target) => target.name().to_string(),
+                            Wanted::Best(candidates) => {
+                                let candidates: Vec<_> =
+                                    candidates.into_iter().map(|(candidate, _)| candidate).collect();
+                                let best = verdict::chosen(&candidates);
+                                best.map_or("no VFIO driver".to_string(), |candidate| candidate.name().to_string())
+                            }
+                        };
+                        names.insert(request.choice.to_string(), name.clone());
+                        name
+                    }
+                },
+            };
+            *numbers.entry(name).or_default() += 1;
+        }
+        Ok(numbers.iter().map(|(name, number)| format!("{number} to {name}")).collect::<Vec<_>>().join(", "))
+    }
+
+    /// What is asked for a VF: by the driver that was named, else by the policy; `None`: nothing.
+    fn request(&self, vf: &Device) -> Result<Option<Request>, Failure> {
+        let Some(request) = &self.request else {
+            return decide(self.context, &self.policy, vf, Manner::default());
+        };
+        match self.policy.decide(vf) {
+            // udev has the policy applied to what appears: which of the two came last would be chance.
+            Some(Decision::Rule(rule)) if rule.driver != request.choice => Err(Failure::new(
+                Kind::Conflict,
+                format!(
+                    "{}: {} chooses driver {} for it, not {}",
+                    vf.address,
+                    rule.file.display(),
+                    rule.driver,
+                    request.choice
+                ),
+                "change that file, or leave --driver out",
+            )),
+            _ => Ok(Some(request.clone())),
+        }
+    }
+
+    fn show_progress(&self, steps: &[sriov::Step]) {
+        let output = self.context.output;
+        if output.is_json || output.is_verbose {
+            return;
+        }
+        let count = steps.iter().rev().find_map(|step| match step.action {
+            Action::Count(count) => Some(count),
+            _ => None,
+        });
+        match count {
+            None => {}
+            Some(0) => self.context.progress.show(format!("{}: removing VFs", self.pf), None),
+            Some(count) => self.context.progress.show(format!("{}: making {count} VFs", self.pf), None),
+        }
+    }
+
+    fn act(&mut self, action: &Action) -> Result<(), Failure> {
+        match action {
+            Action::Bind => self.bind(),
+            Action::Probe => self.probe(),
+            Action::Restore(vfs) => self.restore(vfs),
+            Action::Autoprobe(_) | Action::Count(_) => unreachable!("done to the PF"),
+        }
+    }
+
+    fn bind(&mut self) -> Result<(), Failure> {
+        let context = self.context;
+        let vfs: Vec<Address> = read(context, self.pf)?.0.vfs.iter().map(|(_, vf)| *vf).collect();
+        if !(context.output.is_json || context.output.is_verbose) {
+            let text = format!("{}: {} VFs there; bound ", self.pf, vfs.len());
+            context.progress.show(text, Some(vfs.len()));
+        }
+        self.binder.together.clone_from(&vfs);
+        let results = context.each(&vfs, |vf| {
+            self.binder.bind(vf, |device| {
+                let request = self.request(device)?;
+                if request.is_none() {
+                    self.unnamed.lock().expect("no thread panics with it").insert(vf);
+                }
+                Ok(request)
+            })
+        });
+        let failures: Vec<&DeviceResult> = results.iter().filter(|result| result.error.is_some()).collect();
+        let failure = sriov::could_not(self.pf, vfs.len(), &failures);
+        for mut result in results {
+            if self.unnamed.lock().expect("no thread panics with it").contains(&result.address) {
+                result.warnings.clear();
+            }
+            self.results.push(result);
+        }
+        self.unless_going_on(failure)
+    }
+
+    fn unless_going_on(&self, failure: Option<Failure>) -> Result<(), Failure> {
+        match failure {
+            Some(failure) if !self.is_going_on || failure.kind == Kind::Interrupted => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    fn probe(&mut self) -> Result<(), Failure> {
+        let vfs: Vec<Address> = self.unnamed.lock().expect("no thread panics with it").iter().copied().collect();
+        let results = self.context.each(&vfs, |vf| self.probe_one(vf));
+        let failure =
+            sriov::could_not(self.pf, vfs.len(), &results.iter().filter(|r| r.error.is_some()).collect::<Vec<_>>());
+        self.results.retain(|result| !vfs.contains(&result.address));
+        self.results.extend(results);
+        self.results.sort_by_key(|result| result.address);
+        self.unless_going_on(failure)
+    }
+
+    fn probe_one(&self, vf: Address) -> Result<DeviceResult, Failure> {
+        let context = self.context;
+        let observe = |address: Address, text: &str| context.observe(address, text);
+        let setting = context.setting(&observe);
+        let job = Job::start(&setting, vf)?;
+        let facts = gather::facts(&context.host, context.device(vf)?, context.timeout).map_err(|e| held(vf, e))?;
+        if facts.device.driver.is_some() {
+            return Ok(context.unchanged(vf));
+        }
+        let step = DeviceStep { action: DeviceAction::Probe, reason: "no choice is about it".to_string() };
+        let attempts = vec![Attempt { target: None, steps: vec![step] }];
+        let mut result = job.bind(&facts, BindPlan { attempts, warnings: Vec::new() }, None);
+        match &result.error {
+            None if result.driver.is_none() => result.outcome = Outcome::Unchanged,
+            // What the kernel chose is its own affair, also if that fails.
+            Some(failure) if failure.kind == Kind::Failed => {
+                result.warnings.push(failure.message.clone());
+                (result.outcome, result.error) = (Outcome::Unchanged, None);
+            }
+            _ => {}
+        }
+        Ok(result)
+    }
+
+    fn restore(&self, before: &[(Address, Binding)]) -> Result<(), Failure> {
+        let context = self.context;
+        let bindings: BTreeMap<Address, &Binding> = before.iter().map(|(vf, binding)| (*vf, binding)).collect();
+        let vfs: Vec<Address> = bindings.keys().copied().collect();
+        let results = context.in_parallel(&vfs, |vf| {
+            let observe = |address: Address, text: &str| context.observe(address, text);
+            let setting = context.setting(&observe);
+            let job = Job::start_undoing(&setting, vf)?;
+            let facts = gather::facts(&context.host, context.device(vf)?, context.timeout).map_err(|e| held(vf, e))?;
+            Ok(job.restore(&facts, bindings[&vf]))
+        });
+        let messages: Vec<&str> =
+            results.iter().filter_map(|result| result.error.as_ref()).map(|failure| failure.message.as_str()).collect();
+        if messages.is_empty() { Ok(()) } else { Err(Failure::plain(Kind::NotRestored, messages.join("; "))) }
+    }
+}
