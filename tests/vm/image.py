@@ -22,6 +22,7 @@ MODULES = [
     "virtio_net",
     "igb",
     "igbvf",
+    "nvme",
     "pci-pf-stub",
 ]
 TABLES = "modules.*"

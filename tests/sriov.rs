@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `vfioctl sriov` on simulated hosts: VFs are made, changed and removed, and at whatever step that fails all is as before.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use support::ran::{Ran, copy, on, script, vfioctl};
+
+/// With four of sixteen VFs: two on mlx5_core, two on no driver.
+const PF: &str = "0000:3b:00.0";
+const VFS: [&str; 4] = ["0000:3b:00.1", "0000:3b:00.2", "0000:3b:00.3", "0000:3b:00.4"];
+
+/// The drivers whose probe was called for a device.
+fn probed<'a>(ran: &'a Ran, vf: &str) -> Vec<&'a str> {
+    let probes = ran.journal["probes"].as_array().unwrap().iter();
+    probes.filter(|probe| probe["address"] == vf).map(|probe| probe["driver"].as_str().unwrap()).collect()
+}
+
+fn has_no_native_probe(ran: &Ran) {
+    let probes = ran.journal["probes"].as_array().unwrap();
+    assert!(probes.iter().all(|probe| probe["driver"] != "mlx5_core"), "{probes:?}");
+}
+
+fn autoprobe(ran: &Ran) -> bool {
+    ran.device("after", PF)["sriov_drivers_autoprobe"].as_bool().unwrap()
+}
+
+#[test]
+fn vfs_are_made_and_bound_and_no_native_driver_sees_them() {
+    let ran = vfioctl("connectx", &[], &["sriov", "3b:00.0", "6", "--driver", "auto"]);
+    ran.assert_status(0);
+    assert_eq!(ran.stdout, format!("{PF}: 6 VFs made (there were 4), 6 on mlx5_vfio_pci\n"));
+    for vf in ["0000:3b:00.1", "0000:3b:00.6"] {
+        let device = ran.device("after", vf);
+        assert_eq!(device["driver"], "mlx5_vfio_pci");
+        assert_eq!(probed(&ran, vf), ["mlx5_vfio_pci"]);
+    }
+    has_no_native_probe(&ran);
+    assert!(autoprobe(&ran));
+    // Nothing but these, and in this order.
+    let writes = ran.writes();
+    let pf: Vec<&str> = writes.iter().map(String::as_str).filter(|write| write.starts_with("sriov")).collect();
+    assert_eq!(pf, ["sriov_drivers_autoprobe 0", "sriov_numvfs 0", "sriov_numvfs 6", "sriov_drivers_autoprobe 1"]);
+    assert_eq!(writes.last().unwrap(), "sriov_drivers_autoprobe 1");
+    assert_eq!(ran.policy(), Vec::<&str>::new());
+}
+
+#[test]
+fn each_goes_where_the_policy_says_and_the_others_where_the_kernel_says() {
+    let policy = "[[device]]\npf = '3b:00.0'\nid = '15b3:101e'\ndriver = 'auto'\n\
+                  [[device]]\naddress = '3b:00.2'\ndriver = 'vfio-pci'\n\
+                  [[device]]\naddress = '3b:00.3'\ndriver = 'none'\n";
+    let set = |policy: &str| {
+        let text = format!("mkdir -p /etc/vfioctl.d; cat > /etc/vfioctl.d/50.toml <<'END'\n{policy}END\n");
+        script("connectx", &[], &format!("{text} vfioctl sriov {PF} 5"))
+    };
+    let ran = set(policy);
+    ran.assert_status(0);
+    assert_eq!(
+        ran.stdout,
+        format!("{PF}: 5 VFs made (there were 4), 3 on mlx5_vfio_pci, 1 on no driver, 1 on vfio-pci\n")
+    );
+    assert_eq!(ran.device("after", "0000:3b:00.2")["driver"], "vfio-pci");
+    assert_eq!(ran.device("after", "0000:3b:00.3")["driver_override"], "none");
+    has_no_native_probe(&ran);
+
+    let ran = set("[[device]]\naddress = '3b:00.2'\ndriver = 'auto'\n");
+    ran.assert_status(0);
+    assert_eq!(ran.stdout, format!("{PF}: 5 VFs made (there were 4), 4 on mlx5_core, 1 on mlx5_vfio_pci\n"));
+    assert_eq!((ran.stderr.as_str(), probed(&ran, "0000:3b:00.2")), ("", vec!["mlx5_vfio_pci"]));
+    assert!(autoprobe(&ran));
+}
+
+#[test]
+fn an_administrator_who_wants_no_probing_gets_none() {
+    let host = copy("connectx");
+    fs::write(pf(host.path()).join("sriov_drivers_autoprobe"), "0\n").unwrap();
+    let ran = on(host.path(), &[], &[support::VFIOCTL, "sriov", "3b:00.0", "5"]);
+    ran.assert_status(0);
+    assert_eq!(ran.stdout, format!("{PF}: 5 VFs made (there were 4), 5 on no driver\n"));
+    assert_eq!(ran.journal["probes"], json!([]));
+    assert!(!autoprobe(&ran));
+}
+
+fn pf(host: &Path) -> std::path::PathBuf {
+    host.join("sys/bus/pci/devices").join(PF)
+}
+
+#[test]
+fn they_are_removed_and_come_again() {
+    let ran = vfioctl("connectx", &[], &["sriov", "3b:00.0", "0"]);
+    ran.assert_status(0);
+    assert_eq!(ran.stdout, format!("{PF}: 4 VFs removed\n"));
+    assert_eq!(ran.device("after", PF)["sriov_numvfs"], 0);
+    assert_eq!(ran.writes(), ["sriov_numvfs 0"]);
+
+    let both = "vfioctl sriov 3b:00.0 0 && vfioctl sriov 3b:00.0 0 && vfioctl sriov 3b:00.0 2 --driver vfio-pci";
+    let ran = script("connectx", &[], both);
+    ran.assert_status(0);
+    let expected =
+        format!("{PF}: 4 VFs removed\n{PF}: unchanged, 0 VFs\n{PF}: 2 VFs made (there were 0), 2 on vfio-pci\n");
+    assert_eq!(ran.stdout, expected);
+    has_no_native_probe(&ran);
+}
+
+#[test]
+fn the_same_number_binds_what_is_not_as_wanted_and_makes_nothing_anew() {
+    let two =
+        "vfioctl bind --no-save 3b:00.3 >&2; vfioctl sriov 3b:00.0 4 --driver auto; vfioctl sriov 3b:00.0 4 --json";
+    let ran = script("connectx", &[], two);
+    ran.assert_status(0);
+    let (text, document) = ran.stdout.split_once('\n').unwrap();
+    assert_eq!(text, format!("{PF}: 4 VFs, 4 on mlx5_vfio_pci"));
+    assert!(!ran.writes().iter().any(|write| write.starts_with("sriov")), "{:?}", ran.writes());
+    assert_eq!(probed(&ran, "0000:3b:00.3"), ["mlx5_vfio_pci"], "it was right already");
+    let document: Value = serde_json::from_str(document).unwrap();
+    assert_eq!((&document["outcome"], &document["previous_vfs"]), (&json!("unchanged"), &json!(4)));
+}
+
+#[test]
+fn what_is_shown() {
+    let ran = vfioctl("connectx", &[], &["sriov", "--json"]);
+    let document = ran.json();
+    let expected = json!([{
+        "address": PF, "name": document["pfs"][0]["name"], "driver": "mlx5_core", "total_vfs": 16, "num_vfs": 4,
+        "autoprobe": true, "vf_vendor": "15b3", "vf_device": "101e",
+    }]);
+    assert_eq!(document, json!({"schema": 1, "command": "sriov", "pfs": expected}));
+
+    let commands = "vfioctl bind 3b:00.3 >&2; exec 9</dev/vfio/9; vfioctl sriov 3b:00.0; vfioctl sriov 3b:00.0 --json";
+    let ran = script("connectx", &[], commands);
+    ran.assert_status(0);
+    let (text, json) = ran.stdout.split_at(ran.stdout.find('{').unwrap());
+    assert!(text.contains("4 of 16, ids 15b3:101e"), "{text}");
+    let document: Value = serde_json::from_str(json).unwrap();
+    let vf = &document["vfs"][2];
+    assert_eq!(vf["address"], VFS[2]);
+    assert_eq!((&vf["driver"], &vf["driver_override"]), (&json!("mlx5_vfio_pci"), &json!("mlx5_vfio_pci")));
+    assert_eq!((&vf["policy"]["driver"], &vf["held_by"][0]["node"]), (&json!("auto"), &json!("/dev/vfio/9")));
+    let line = text.lines().find(|line| line.contains(VFS[2])).unwrap();
+    assert!(line.contains("mlx5_vfio_pci") && line.contains("auto") && line.contains("sh (pid "), "{line}");
+}
+
+#[test]
+fn a_dry_run_says_what_and_does_nothing() {
+    let ran = vfioctl("connectx", &[], &["sriov", "3b:00.0", "8", "--driver", "auto", "--dry-run"]);
+    ran.assert_status(0);
+    for line in
+        ["4 of 16 VFs; would", "1. vf-autoprobe 0", "2. vf-count 0", "3. vf-count 8", "4. bind-vfs 8 to mlx5_vfio_pci"]
+    {
+        assert!(ran.stdout.contains(line), "{line}: {}", ran.stdout);
+    }
+    assert_eq!(ran.writes(), Vec::<String>::new());
+    ran.assert_as_before();
+}
+
+#[test]
+fn what_is_refused() {
+    let qat_pf = "vfioctl bind --no-save 70:00.0 >&2; vfioctl sriov 70:00.0 2";
+    let cases: [(&str, &str, i32, &str); 12] = [
+        ("connectx", "vfioctl sriov 3b:00.0 17", 4, "can have 16 VFs at most"),
+        ("connectx", "vfioctl sriov 3b:00.1 1", 4, "is a VF, of PF 0000:3b:00.0"),
+        ("connectx", "vfioctl sriov 00:00.0", 4, "is no PF"),
+        ("connectx", "vfioctl sriov 99:00.0 1", 3, "no PCI device 0000:99:00.0"),
+        ("connectx", "vfioctl sriov 3b:00.0 many", 2, "invalid"),
+        ("connectx", "vfioctl sriov 3b:00.0 --driver auto", 2, "COUNT"),
+        ("connectx", "vfioctl sriov 3b:00.0 2 --driver qat_vfio_pci", 4, "is not for 15b3:101e"),
+        (
+            "connectx",
+            "vfioctl bind --no-save 3b:00.3 >&2; exec 9</dev/vfio/9; vfioctl sriov 3b:00.0 2",
+            4,
+            "0000:3b:00.3 by sh (pid",
+        ),
+        ("connectx", "vfioctl bind --no-save 3b:00.3 >&2; exec 9</dev/vfio/9; vfioctl sriov 3b:00.0 0", 4, "in use"),
+        (
+            "connectx",
+            "vfioctl bind --driver vfio-pci 3b:00.3 >&2; vfioctl sriov 3b:00.0 4 --driver mlx5_vfio_pci",
+            4,
+            "0000:3b:00.3.toml chooses driver vfio-pci for it, not mlx5_vfio_pci",
+        ),
+        (
+            "qat",
+            "echo 0000:70:00.0 > /sys/bus/pci/devices/0000:70:00.0/driver/unbind; vfioctl sriov 70:00.0 2",
+            4,
+            "on no driver",
+        ),
+        ("qat", qat_pf, 4, "is given to VFIO, on vfio-pci"),
+    ];
+    for (host, commands, status, words) in cases {
+        let ran = script(host, &[], commands);
+        ran.assert_status(status);
+        assert!(ran.stderr.contains(words), "{commands}: {}", ran.stderr);
+        assert!(!ran.writes().iter().any(|write| write.starts_with("sriov")), "{commands}: {:?}", ran.writes());
+        assert_eq!(ran.stdout, "", "{commands}");
+    }
+}
+
+#[test]
+fn interfaces_that_are_up_are_not_taken_away_unasked() {
+    let host = copy("connectx");
+    let net = host.path().join("sys/bus/pci/devices").join(VFS[0]).join("net");
+    let interface = fs::read_dir(&net).unwrap().next().unwrap().unwrap().path();
+    fs::write(interface.join("flags"), "0x1003\n").unwrap();
+    let run = |arguments: &[&str]| on(host.path(), &[], &[&[support::VFIOCTL, "sriov", PF, "2"], arguments].concat());
+    let ran = run(&[]);
+    ran.assert_status(4);
+    let name = interface.file_name().unwrap().to_str().unwrap();
+    assert!(ran.stderr.contains(&format!("{}: network interface {name} is up", VFS[0])), "{}", ran.stderr);
+    ran.assert_as_before();
+    run(&["--force=interface"]).assert_status(0);
+}
+
+/// As a driver without `sriov_configure` answers, after the fact.
+#[test]
+fn a_driver_that_makes_no_vfs_is_named() {
+    let ran = vfioctl("connectx", &[&format!("{PF}:sriov:errno=ENOENT")], &["sriov", PF, "6"]);
+    ran.assert_status(4);
+    for words in ["its driver, mlx5_core, cannot make or remove VFs", "pci-pf-stub", "enable_sriov"] {
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+    }
+    ran.assert_as_before();
+}
+
+/// Each step may fail. The VFs that were there are there again, each on its driver.
+#[test]
+fn a_failure_at_any_step_leaves_all_as_before() {
+    for (fault, words) in [
+        ("0000:3b:00.0:vf_autoprobe:errno=EIO:once", "sriov_drivers_autoprobe: EIO"),
+        ("0000:3b:00.0:sriov:errno=EIO:once", "writing \"0\""),
+        ("0000:3b:00.0:sriov:errno=ENOMEM:nth=2", "pci=realloc"),
+        ("0000:3b:00.2:override:errno=EIO:once", "1 of 6 VFs could not be bound: 0000:3b:00.2"),
+        ("0000:3b:00.6:probe:errno=EIO", "1 of 6 VFs could not be bound: 0000:3b:00.6"),
+        ("module=mlx5_vfio_pci:errno=EPERM", "6 of 6 VFs could not be bound"),
+        // Putting it back comes second.
+        ("0000:3b:00.0:vf_autoprobe:errno=EIO:nth=2", "sriov_drivers_autoprobe: EIO"),
+    ] {
+        let ran = vfioctl("connectx", &[fault], &["sriov", PF, "6", "--driver", "mlx5_vfio_pci"]);
+        assert_eq!(ran.status, 1, "{fault}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(words), "{fault}: {}", ran.stderr);
+        assert_eq!(ran.stdout, "");
+        assert_eq!(ran.device("after", PF)["sriov_numvfs"], 4, "{fault}");
+        assert!(autoprobe(&ran), "{fault}");
+        for vf in VFS {
+            for field in ["driver", "driver_override", "vfio_dev"] {
+                assert_eq!(ran.device("after", vf)[field], ran.device("before", vf)[field], "{fault}: {vf} {field}");
+            }
+        }
+        let is_untouched = fault.ends_with("once") && !fault.contains("override");
+        let end = if is_untouched && !fault.contains(":sriov:") {
+            "nothing was changed"
+        } else {
+            "put back: it has 4 VFs, sriov_drivers_autoprobe 1"
+        };
+        assert!(ran.stderr.contains(end), "{fault}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_all_vfs_is_said_once() {
+    let ran = vfioctl("connectx", &["module=vfio_pci:errno=EPERM"], &["sriov", PF, "6", "--driver", "vfio-pci"]);
+    ran.assert_status(1);
+    assert_eq!(ran.stderr.matches("modprobe vfio_pci").count(), 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("(5 more VFs likewise)"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_pf_that_is_pulled_out_is_gone() {
+    let ran = vfioctl("connectx", &[&format!("{PF}:sriov:vanish:nth=2")], &["sriov", PF, "6", "--json"]);
+    ran.assert_status(3);
+    let document = ran.json();
+    assert_eq!((&document["error"]["kind"], &document["pf"]), (&json!("no-device"), &Value::Null));
+    assert!(document["error"]["message"].as_str().unwrap().contains("went away"), "{document}");
+}
+
+#[test]
+fn what_cannot_be_put_back_is_said() {
+    // The third time VFs are made or removed, and all later.
+    let faults: Vec<String> = (3..9).map(|nth| format!("{PF}:sriov:errno=EIO:nth={nth}")).collect();
+    let mut faults: Vec<&str> = faults.iter().map(String::as_str).collect();
+    faults.push("0000:3b:00.5:probe:errno=ENODEV");
+    let ran = vfioctl("connectx", &faults, &["sriov", PF, "6", "--driver", "mlx5_vfio_pci", "--json"]);
+    ran.assert_status(8);
+    let document = ran.json();
+    assert_eq!(document["error"]["kind"], "not-restored");
+    assert_eq!(document["outcome"], "failed");
+    let message = document["error"]["message"].as_str().unwrap();
+    assert!(message.contains("putting it back failed as well") && message.contains("it has 6 VFs"), "{message}");
+    assert_eq!(document["results"].as_array().unwrap().len(), 1, "those that failed: {document}");
+    assert!(autoprobe(&ran), "restored whatever else failed");
+}
+
+#[test]
+fn those_that_could_be_bound_are_kept_if_asked_for() {
+    let arguments = ["sriov", PF, "6", "--driver", "auto", "--keep-going"];
+    let ran = vfioctl("connectx", &["0000:3b:00.2:probe:errno=EIO"], &arguments);
+    ran.assert_status(1);
+    assert!(ran.stderr.contains("0000:3b:00.2"), "{}", ran.stderr);
+    assert_eq!(ran.stdout, format!("{PF}: 6 VFs made (there were 4), 5 on mlx5_vfio_pci, 1 on no driver\n"));
+    assert!(autoprobe(&ran));
+}
+
+#[test]
+fn a_pf_that_is_busy_is_not_waited_for_for_ever() {
+    // Somebody makes VFs by hand, and that lasts.
+    let busy =
+        format!("echo 0 > /sys/bus/pci/devices/{PF}/sriov_numvfs & sleep 0.3; vfioctl sriov {PF} 2 --timeout 0.5");
+    let ran =
+        script("connectx", &[&format!("{PF}:sriov:block")], &format!("{busy}; r=$?; simhost ctl release; exit $r"));
+    ran.assert_status(7);
+    assert!(ran.stderr.contains("sriov_numvfs") && ran.stderr.contains("the PF's lock is held"), "{}", ran.stderr);
+
+    // It is our own write that does not come back.
+    let ran = script(
+        "connectx",
+        &[&format!("{PF}:sriov:block:once")],
+        &format!("vfioctl sriov {PF} 2 --timeout 0.5; r=$?; simhost ctl release; exit $r"),
+    );
+    ran.assert_status(7);
+    for words in ["writing \"0\"", "still waits in the kernel", "left as they are", "mlx5_core, may be slow"] {
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+    }
+    assert!(autoprobe(&ran));
+
+    // A VF's probe: removing it would wait as well.
+    let ran = script(
+        "connectx",
+        &["0000:3b:00.2:probe:block"],
+        &format!("vfioctl sriov {PF} 3 --driver auto --timeout 0.5; r=$?; simhost ctl release; exit $r"),
+    );
+    ran.assert_status(7);
+    assert!(ran.stderr.contains("0000:3b:00.2") && ran.stderr.contains("left as they are"), "{}", ran.stderr);
+    assert!(autoprobe(&ran));
+}
+
+#[test]
+fn showing_waits_for_nobody() {
+    let busy =
+        format!("echo 0 > /sys/bus/pci/devices/{PF}/sriov_numvfs & sleep 0.3; vfioctl sriov {PF}; simhost ctl release");
+    let ran = script("connectx", &[&format!("{PF}:sriov:block")], &busy);
+    ran.assert_status(0);
+    assert!(ran.stdout.contains("4 of 16"), "{}", ran.stdout);
+}
+
+#[test]
+fn two_at_once_come_one_after_the_other() {
+    let two = format!(
+        "vfioctl sriov {PF} 2 --driver auto & sleep 0.1; vfioctl sriov {PF} 3 --driver vfio-pci --timeout 20 >&2; wait"
+    );
+    let ran = script("connectx", &["*:sriov:delay=300"], &two);
+    ran.assert_status(0);
+    assert_eq!(ran.stdout, format!("{PF}: 2 VFs made (there were 4), 2 on mlx5_vfio_pci\n"));
+    assert!(ran.stderr.contains("3 VFs made (there were 2), 3 on vfio-pci"), "{}", ran.stderr);
+    assert!(autoprobe(&ran));
+
+    let two = format!("vfioctl sriov {PF} 2 >&2 & sleep 0.3; vfioctl sriov {PF} 3 --timeout 0.3; r=$?; wait; exit $r");
+    let ran = script("connectx", &["*:sriov:delay=900"], &two);
+    ran.assert_status(7);
+    assert!(ran.stderr.contains("another vfioctl has worked on this device"), "{}", ran.stderr);
+}
+
+#[test]
+fn ctrl_c_puts_everything_back() {
+    // While VFs are removed; while they are made; while they are bound.
+    for (fault, pause) in [("*:sriov:delay=700", 0.4), ("*:sriov:delay=700", 1.1), ("*:probe:delay=900", 0.7)] {
+        let command = format!(
+            "vfioctl() {{ exec {} \"$@\"; }}; (vfioctl sriov {PF} 6 --driver auto) & sleep {pause}; kill -INT $!; wait $!",
+            support::VFIOCTL
+        );
+        let command = format!("trap : INT; {command}");
+        let ran = on(&support::fixtures().join("connectx"), &[fault], &["bash", "-m", "-c", &command]);
+        ran.assert_status(1);
+        assert!(ran.stderr.contains("interrupted"), "{fault} {pause}: {}", ran.stderr);
+        assert_eq!(ran.device("after", PF)["sriov_numvfs"], 4, "{}", ran.stderr);
+        for vf in VFS {
+            assert_eq!(ran.device("after", vf)["driver"], ran.device("before", vf)["driver"], "{fault} {pause} {vf}");
+        }
+        assert!(autoprobe(&ran));
+    }
+}
+
+/// Bound by 'vfioctl apply' of the unit that udev starts, before this command comes to them.
+#[test]
+fn the_unit_and_the_command_do_not_get_in_each_others_way() {
+    let policy = "mkdir -p /etc/vfioctl.d; printf '[[device]]\\npf = \"3b:00.0\"\\ndriver = \"auto\"\\n' > /etc/vfioctl.d/50.toml";
+    let unit = "unit() { while ! test -e /sys/bus/pci/devices/0000:3b:00.7; do sleep 0.02; done; vfioctl apply 3b:00.7 3b:00.1 >&2; }";
+    let ran =
+        script("connectx", &["*:probe:delay=50"], &format!("{policy}; {unit}; unit & vfioctl sriov {PF} 8; wait $!"));
+    ran.assert_status(0);
+    assert_eq!(ran.stdout, format!("{PF}: 8 VFs made (there were 4), 8 on mlx5_vfio_pci\n"));
+    for vf in ["0000:3b:00.1", "0000:3b:00.7"] {
+        assert_eq!(probed(&ran, vf), ["mlx5_vfio_pci"], "once");
+        assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+    }
+    assert!(!ran.writes().iter().any(|write| write.contains("unbind")), "{:?}", ran.writes());
+}
+
+/// All VFs at once in less than a fifth of the time that one after the other takes. The probes last, so that what the
+/// simulation itself takes is little beside them.
+#[test]
+fn hundreds_of_vfs_are_bound_at_once() {
+    const COUNT: u32 = 256;
+    const SAMPLE: u32 = 16;
+    let host = copy("connectx");
+    fs::write(pf(host.path()).join("sriov_totalvfs"), format!("{COUNT}\n")).unwrap();
+    let times = format!(
+        "now() {{ date +%s%N; }}; vfioctl() {{ {} \"$@\" >&2 || exit 9; }}
+         vfioctl sriov {PF} {SAMPLE}
+         a=$(now); for vf in /sys/bus/pci/devices/{PF}/virtfn*; do
+             vfioctl bind --no-save --driver vfio-pci $(basename $(readlink $vf)); done; b=$(now)
+         vfioctl sriov {PF} 0; c=$(now); vfioctl sriov {PF} {COUNT} --driver vfio-pci; d=$(now)
+         echo $(((b - a) / 1000000)) $(((d - c) / 1000000))",
+        support::VFIOCTL
+    );
+    let ran = on(host.path(), &["*:probe:delay=200"], &["sh", "-c", &times]);
+    ran.assert_status(0);
+    let last = ran.stdout.lines().last().unwrap();
+    let times: Vec<u64> = last.split(' ').map(|time| time.parse().unwrap()).collect();
+    let (one_by_one, at_once) = (times[0] * u64::from(COUNT / SAMPLE), times[1]);
+    println!("{COUNT} VFs: {at_once} ms at once, {one_by_one} ms one after the other");
+    assert!(at_once * 5 < one_by_one, "{at_once} ms at once, {one_by_one} ms one after the other");
+    let devices = ran.journal["after"]["devices"].as_object().unwrap();
+    assert_eq!(devices.values().filter(|device| device["driver"] == "vfio-pci").count(), COUNT as usize);
+}
