@@ -40,14 +40,23 @@ _vfioctl() {
             vfioctl,import-driverctl)
                 cmd="vfioctl__subcmd__import__subcmd__driverctl"
                 ;;
+            vfioctl,libvirt)
+                cmd="vfioctl__subcmd__libvirt"
+                ;;
             vfioctl,list)
                 cmd="vfioctl__subcmd__list"
                 ;;
             vfioctl,match)
                 cmd="vfioctl__subcmd__match"
                 ;;
+            vfioctl,probe)
+                cmd="vfioctl__subcmd__probe"
+                ;;
             vfioctl,show)
                 cmd="vfioctl__subcmd__show"
+                ;;
+            vfioctl,sriov)
+                cmd="vfioctl__subcmd__sriov"
                 ;;
             vfioctl,unbind)
                 cmd="vfioctl__subcmd__unbind"
@@ -118,14 +127,23 @@ _vfioctl() {
             vfioctl__subcmd__help,import-driverctl)
                 cmd="vfioctl__subcmd__help__subcmd__import__subcmd__driverctl"
                 ;;
+            vfioctl__subcmd__help,libvirt)
+                cmd="vfioctl__subcmd__help__subcmd__libvirt"
+                ;;
             vfioctl__subcmd__help,list)
                 cmd="vfioctl__subcmd__help__subcmd__list"
                 ;;
             vfioctl__subcmd__help,match)
                 cmd="vfioctl__subcmd__help__subcmd__match"
                 ;;
+            vfioctl__subcmd__help,probe)
+                cmd="vfioctl__subcmd__help__subcmd__probe"
+                ;;
             vfioctl__subcmd__help,show)
                 cmd="vfioctl__subcmd__help__subcmd__show"
+                ;;
+            vfioctl__subcmd__help,sriov)
+                cmd="vfioctl__subcmd__help__subcmd__sriov"
                 ;;
             vfioctl__subcmd__help,unbind)
                 cmd="vfioctl__subcmd__help__subcmd__unbind"
@@ -148,6 +166,39 @@ _vfioctl() {
             vfioctl__subcmd__help__subcmd__driverctl,unset-override)
                 cmd="vfioctl__subcmd__help__subcmd__driverctl__subcmd__unset__subcmd__override"
                 ;;
+            vfioctl__subcmd__help__subcmd__libvirt,check)
+                cmd="vfioctl__subcmd__help__subcmd__libvirt__subcmd__check"
+                ;;
+            vfioctl__subcmd__help__subcmd__libvirt,hook)
+                cmd="vfioctl__subcmd__help__subcmd__libvirt__subcmd__hook"
+                ;;
+            vfioctl__subcmd__help__subcmd__libvirt,xml)
+                cmd="vfioctl__subcmd__help__subcmd__libvirt__subcmd__xml"
+                ;;
+            vfioctl__subcmd__libvirt,check)
+                cmd="vfioctl__subcmd__libvirt__subcmd__check"
+                ;;
+            vfioctl__subcmd__libvirt,help)
+                cmd="vfioctl__subcmd__libvirt__subcmd__help"
+                ;;
+            vfioctl__subcmd__libvirt,hook)
+                cmd="vfioctl__subcmd__libvirt__subcmd__hook"
+                ;;
+            vfioctl__subcmd__libvirt,xml)
+                cmd="vfioctl__subcmd__libvirt__subcmd__xml"
+                ;;
+            vfioctl__subcmd__libvirt__subcmd__help,check)
+                cmd="vfioctl__subcmd__libvirt__subcmd__help__subcmd__check"
+                ;;
+            vfioctl__subcmd__libvirt__subcmd__help,help)
+                cmd="vfioctl__subcmd__libvirt__subcmd__help__subcmd__help"
+                ;;
+            vfioctl__subcmd__libvirt__subcmd__help,hook)
+                cmd="vfioctl__subcmd__libvirt__subcmd__help__subcmd__hook"
+                ;;
+            vfioctl__subcmd__libvirt__subcmd__help,xml)
+                cmd="vfioctl__subcmd__libvirt__subcmd__help__subcmd__xml"
+                ;;
             *)
                 ;;
         esac
@@ -155,7 +206,7 @@ _vfioctl() {
 
     case "${cmd}" in
         vfioctl)
-            opts="-v -h -V --root --kernel --json --dry-run --timeout --color --verbose --help --version list show match explain bind unbind apply claim drivers driverctl import-driverctl help"
+            opts="-v -h -V --root --kernel --json --dry-run --timeout --color --verbose --help --version list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -215,7 +266,7 @@ _vfioctl() {
             return 0
             ;;
         vfioctl__subcmd__bind)
-            opts="-v -h -V --driver --strict --force --no-save --group --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            opts="-v -h -V --driver --strict --require --force --no-save --group --prepare --no-prepare --root --kernel --json --dry-run --timeout --color --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -223,6 +274,10 @@ _vfioctl() {
             case "${prev}" in
                 --driver)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --require)
+                    COMPREPLY=($(compgen -W "migration dirty-tracking" -- "${cur}"))
                     return 0
                     ;;
                 --force)
@@ -729,7 +784,7 @@ _vfioctl() {
             return 0
             ;;
         vfioctl__subcmd__help)
-            opts="list show match explain bind unbind apply claim drivers driverctl import-driverctl help"
+            opts="list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -938,6 +993,62 @@ _vfioctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        vfioctl__subcmd__help__subcmd__libvirt)
+            opts="hook xml check"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__libvirt__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__libvirt__subcmd__hook)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__libvirt__subcmd__xml)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         vfioctl__subcmd__help__subcmd__list)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -966,7 +1077,35 @@ _vfioctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        vfioctl__subcmd__help__subcmd__probe)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         vfioctl__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__sriov)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1001,6 +1140,212 @@ _vfioctl() {
                 return 0
             fi
             case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__libvirt)
+            opts="-v -h -V --root --kernel --json --dry-run --timeout --color --verbose --help --version hook xml check help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__libvirt__subcmd__check)
+            opts="-v -h -V --libvirt-version --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --libvirt-version)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__libvirt__subcmd__help)
+            opts="hook xml check help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__libvirt__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__libvirt__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__libvirt__subcmd__help__subcmd__hook)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__libvirt__subcmd__help__subcmd__xml)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__libvirt__subcmd__hook)
+            opts="-v -h -V --libvirt-version --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --libvirt-version)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__libvirt__subcmd__xml)
+            opts="-v -h -V --managed --interface --libvirt-version --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --managed)
+                    COMPREPLY=($(compgen -W "yes no" -- "${cur}"))
+                    return 0
+                    ;;
+                --libvirt-version)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1100,6 +1445,40 @@ _vfioctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        vfioctl__subcmd__probe)
+            opts="-v -h -V --vf-token --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --vf-token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         vfioctl__subcmd__show)
             opts="-v -h -V --root --kernel --json --dry-run --timeout --color --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1107,6 +1486,44 @@ _vfioctl() {
                 return 0
             fi
             case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__sriov)
+            opts="-v -h -V --driver --force --keep-going --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --driver)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --force)
+                    COMPREPLY=($(compgen -W "driver interface" -- "${cur}"))
+                    return 0
+                    ;;
                 --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

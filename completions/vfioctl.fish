@@ -43,7 +43,10 @@ complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "bind" -d 'Bind devi
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "unbind" -d 'Give devices back to the kernel\'s own choice, and forget what was kept'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "apply" -d 'Do what the choices kept in vfioctl.d say: at boot, or by hand'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "claim" -d 'Keep native drivers off the devices of vfioctl.d, before they are loaded: at boot'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "probe" -d 'Ask a device on a VFIO driver what it can do; this resets it'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "sriov" -d 'Show PFs and their VFs, or make and bind VFs'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "drivers" -d 'Set the VFIO drivers that exist against those this kernel has'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "libvirt" -d 'Prepare devices for libvirt\'s domains, and say what libvirt would do with them'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "driverctl" -d 'Take driverctl\'s verbs and options; vfio-pci means the best VFIO driver'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "import-driverctl" -d 'Take over the overrides that driverctl keeps in /etc/driverctl.d'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -98,6 +101,8 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -s v -l verbose
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -s h -l help -d 'Print help'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand explain" -s V -l version -d 'Print version'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l driver -d 'Take this driver (\'-\' and \'_\' alike); none: keep all drivers off' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l require -d 'Refuse a driver that does not give this here' -r -f -a "migration\t'Live migration'
+dirty-tracking\t'Dirty page tracking by the device itself'"
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l force -d 'Do it in spite of what speaks against it' -r -f -a "driver\t'The driver does not list the device'
 vfio\t'Another framework has made a VFIO device of it'"
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l root -d 'Look at the host whose root directory is DIR' -r -F
@@ -109,6 +114,8 @@ never\t''"
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l strict -d 'Take the best driver or none: no fallback'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l no-save -d 'Do not keep the choice'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l group -d 'Take the whole IOMMU group of each device, its bridges left out'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l prepare -d 'Do what is known to be due before the driver comes, and keep that; see vfioctl.d(5)'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l no-prepare -d 'Do nothing of that kind, not even what is kept for the device'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l json -d 'Print one JSON document'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l dry-run -d 'Say what would be done, and do nothing'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -s v -l verbose -d 'Say every step, and what was odd in the tables'
@@ -150,6 +157,33 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -l dry-run -d 'Sa
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -s v -l verbose -d 'Say every step, and what was odd in the tables'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -s h -l help -d 'Print help'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand claim" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand probe" -l vf-token -d 'The token of a VF whose PF is on a VFIO driver too' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand probe" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand probe" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand probe" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand probe" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand probe" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand probe" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand probe" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand probe" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand probe" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l driver -d 'Bind its VFs to this driver; auto: the best VFIO driver; none: keep all drivers off' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l force -d 'Do it in spite of what speaks against it' -r -f -a "driver\t'The driver does not list the VFs'
+interface\t'Network interfaces of VFs that go are up'"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l keep-going -d 'Keep the VFs that could be bound if others cannot'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -s V -l version -d 'Print version'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
@@ -161,6 +195,64 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l dry-run -d '
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -s v -l verbose -d 'Say every step, and what was odd in the tables'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -s h -l help -d 'Print help'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -f -a "hook" -d 'Be libvirt\'s hook for QEMU: bind the devices of a domain before it starts, give them back when it has ended'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -f -a "xml" -d 'Print what a domain\'s XML needs for a device'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -f -a "check" -d 'Say what would happen to the PCI devices of a domain if it were started'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from hook" -l libvirt-version -d 'For this version of libvirt, like 11.3.0, instead of the one that is installed' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from hook" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from hook" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from hook" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from hook" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from hook" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from hook" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from hook" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from hook" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from hook" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from xml" -l managed -d 'Is libvirt to take the device from its driver, and to give it back?' -r -f -a "yes\t'It does'
+no\t'It takes it as it is: on a VFIO driver'"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from xml" -l libvirt-version -d 'For this version of libvirt, like 11.3.0, instead of the one that is installed' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from xml" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from xml" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from xml" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from xml" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from xml" -l interface -d 'An <interface type=\'hostdev\'>, for which libvirt also sets MAC address and VLAN: for VFs of network cards'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from xml" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from xml" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from xml" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from xml" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from xml" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from check" -l libvirt-version -d 'For this version of libvirt, like 11.3.0, instead of the one that is installed' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from check" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from check" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from check" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from check" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from check" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from check" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from check" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from help" -f -a "hook" -d 'Be libvirt\'s hook for QEMU: bind the devices of a domain before it starts, give them back when it has ended'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from help" -f -a "xml" -d 'Print what a domain\'s XML needs for a device'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from help" -f -a "check" -d 'Say what would happen to the PCI devices of a domain if it were started'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -s b -l bus -d 'The bus that devices are on: pci is the only one taken' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand driverctl; and not __fish_seen_subcommand_from set-override unset-override load-override list-devices list-overrides list-persisted help" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
@@ -292,18 +384,24 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -l dry
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -s v -l verbose -d 'Say every step, and what was odd in the tables'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -s h -l help -d 'Print help'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -s V -l version -d 'Print version'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "list" -d 'List devices: driver, IOMMU group, best VFIO driver'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "show" -d 'Show everything about one device'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "match" -d 'Print the name of the best VFIO driver, and nothing else'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "explain" -d 'Show every driver that matches, in order, with verdict and reasons'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "bind" -d 'Bind devices to their best VFIO driver, and keep the choice'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "unbind" -d 'Give devices back to the kernel\'s own choice, and forget what was kept'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "apply" -d 'Do what the choices kept in vfioctl.d say: at boot, or by hand'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "claim" -d 'Keep native drivers off the devices of vfioctl.d, before they are loaded: at boot'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "drivers" -d 'Set the VFIO drivers that exist against those this kernel has'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "driverctl" -d 'Take driverctl\'s verbs and options; vfio-pci means the best VFIO driver'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "import-driverctl" -d 'Take over the overrides that driverctl keeps in /etc/driverctl.d'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim drivers driverctl import-driverctl help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "list" -d 'List devices: driver, IOMMU group, best VFIO driver'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "show" -d 'Show everything about one device'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "match" -d 'Print the name of the best VFIO driver, and nothing else'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "explain" -d 'Show every driver that matches, in order, with verdict and reasons'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "bind" -d 'Bind devices to their best VFIO driver, and keep the choice'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "unbind" -d 'Give devices back to the kernel\'s own choice, and forget what was kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "apply" -d 'Do what the choices kept in vfioctl.d say: at boot, or by hand'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "claim" -d 'Keep native drivers off the devices of vfioctl.d, before they are loaded: at boot'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "probe" -d 'Ask a device on a VFIO driver what it can do; this resets it'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "sriov" -d 'Show PFs and their VFs, or make and bind VFs'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "drivers" -d 'Set the VFIO drivers that exist against those this kernel has'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "libvirt" -d 'Prepare devices for libvirt\'s domains, and say what libvirt would do with them'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "driverctl" -d 'Take driverctl\'s verbs and options; vfio-pci means the best VFIO driver'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "import-driverctl" -d 'Take over the overrides that driverctl keeps in /etc/driverctl.d'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from libvirt" -f -a "hook" -d 'Be libvirt\'s hook for QEMU: bind the devices of a domain before it starts, give them back when it has ended'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from libvirt" -f -a "xml" -d 'Print what a domain\'s XML needs for a device'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from libvirt" -f -a "check" -d 'Say what would happen to the PCI devices of a domain if it were started'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from driverctl" -f -a "set-override" -d 'Bind a device to a driver, and keep the choice'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from driverctl" -f -a "unset-override" -d 'Give a device back to the kernel\'s own choice, and forget what was kept'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from driverctl" -f -a "load-override" -d 'Do what the choice kept for a device says'
