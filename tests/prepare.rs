@@ -241,7 +241,6 @@ fn what_is_for_the_administrator_to_do_is_looked_at() {
     for (state, status) in [("down\n", 4), ("up\n", 0)] {
         let host = copy("qat");
         let pf = fs::canonicalize(host.path().join("sys/bus/pci/devices/0000:6b:00.0")).unwrap();
-        fs::create_dir(pf.join("qat")).unwrap();
         fs::write(pf.join("qat/state"), state).unwrap();
         let ran = on(host.path(), &[], &[support::VFIOCTL, "bind", "--prepare", "6b:00.1"]);
         ran.assert_status(status);
