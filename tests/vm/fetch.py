@@ -117,6 +117,16 @@ class Archive:
         lines = self.apt_get("--print-uris", "-qq", *request).splitlines()
         return self.download(packages[0], lines, ["--download-only", "-y", "-qq", *request])
 
+    def added(self, packages, more):
+        """What `more` depend on and `packages` do not, as a list of .deb files."""
+        options = ["--print-uris", "-qq", "--no-install-recommends", "install", "-t", self.suite]
+        known = set(self.apt_get(*options, *packages).splitlines())
+        lines = [line for line in self.apt_get(*options, *packages, *more).splitlines() if line not in known]
+        # A file is named NAME_VERSION_ARCHITECTURE.deb, with the version's colon as %3a.
+        files = [line.split()[1].split("_") for line in lines if line.startswith("'")]
+        versions = [f"{name}={urllib.parse.unquote(version)}" for name, version, _ in files]
+        return self.download(more[0], lines, ["download", "-qq", *versions])
+
     def exactly(self, *packages):
         """These packages alone, as a list of .deb files."""
         lines = self.apt_get("download", "--print-uris", "-qq", *self.pinned(packages)).splitlines()

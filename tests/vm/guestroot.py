@@ -147,9 +147,8 @@ def replace_by_link(path, target):
     path.symlink_to(target)
 
 
-def image(cache, kernels):
-    """An ext4 image of the tree with the modules of all `kernels`; for reading only, see qcow2.py."""
-    root = tree(cache)
+def image(cache, root, kernels):
+    """An ext4 image of the tree `root` with the modules of all `kernels`; for reading only, see qcow2.py."""
     contents = {"tree": root.name, "modules": MODULES, "kernels": [kernel.release for kernel in kernels]}
 
     def make(directory):
@@ -161,7 +160,7 @@ def image(cache, kernels):
         make_file_system(root, directory / "image", IMAGE_SIZE, whole)
         shutil.rmtree(whole)
 
-    return fetch.keyed(cache, "guest-image", contents, make) / "image"
+    return fetch.keyed(cache, f"{root.name.rpartition('-')[0]}-image", contents, make) / "image"
 
 
 def add_modules(kernel, directory):

@@ -24,6 +24,7 @@ import guestroot
 import image
 import iommufd
 import kernels
+import libvirtroot
 import qemu
 import system
 import variants
@@ -118,13 +119,13 @@ class Runner:
         for kernel, name in jobs:
             case = self.cases[name]
             if is_system(case):
-                host(has_variants(case), *prepared.values())
+                host(has_variants(case), has_libvirt(case), *prepared.values())
             else:
                 initramfs(kernel, modules(case))
 
         def boot(kernel, case, directory):
             if is_system(case):
-                machine = host(has_variants(case), *prepared.values())
+                machine = host(has_variants(case), has_libvirt(case), *prepared.values())
                 return SystemMachine.boot(machine, accelerator, kernel, directory, case)
             return Machine.boot(
                 qemu=self.qemu,
@@ -178,13 +179,14 @@ class Runner:
         image.build(path, self.tools, kernel, self.vfioctl, directory, variants.MODULES if extra else ())
         return path
 
-    def host(self, with_variants, *prepared):
+    def host(self, with_variants, with_libvirt, *prepared):
         updates = [variants.installed(self.cache, kernel, self.tools) for kernel in prepared if with_variants]
-        work = self.runs / ("system-variants" if with_variants else "system")
+        work = self.runs / f"system{'-variants' * with_variants}{'-libvirt' * with_libvirt}"
+        root = libvirtroot.tree(self.cache) if with_libvirt else guestroot.tree(self.cache)
         return system.Host(
             qemu=self.qemu,
             kernels={kernel.name: kernel for kernel in prepared},
-            root=guestroot.image(self.cache, list(prepared)),
+            root=guestroot.image(self.cache, root, list(prepared)),
             disk=guestroot.disk(self.cache),
             files=system.installed(self.vfioctl, work, updates),
             busybox=self.tools / "bin/busybox",
@@ -273,6 +275,10 @@ def is_system(case):
 
 def has_variants(case):
     return getattr(case, "VARIANTS", False)
+
+
+def has_libvirt(case):
+    return getattr(case, "LIBVIRT", False)
 
 
 def is_late(problem):
