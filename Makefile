@@ -115,6 +115,7 @@ install:
 	install -d -m755 $(DESTDIR)$(PREFIX)/share/vfioctl
 	sed 's|@sbindir@|$(SBINDIR)|g' data/libvirt/qemu.d/vfioctl.in >$(DESTDIR)$(PREFIX)/share/vfioctl/libvirt-hook
 	chmod 755 $(DESTDIR)$(PREFIX)/share/vfioctl/libvirt-hook
+	install -m644 data/libvirt/06-vfioctl-reattach.rules $(DESTDIR)$(PREFIX)/share/vfioctl/06-vfioctl-reattach.rules
 	install -d -m755 $(DESTDIR)$(SYSCONFDIR)/vfioctl.d $(DESTDIR)$(UDEVDIR)/rules.d $(DESTDIR)$(UNITDIR)/sysinit.target.wants
 	$(call configure,data/udev/05-vfioctl.rules,$(UDEVDIR)/rules.d)
 	$(call configure,data/systemd/vfioctl@.service,$(UNITDIR))

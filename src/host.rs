@@ -235,4 +235,9 @@ impl Host {
     pub fn locks(&self) -> PathBuf {
         self.root.join("run/vfioctl")
     }
+
+    /// Where it is said that a device was given away although a choice is kept for it.
+    pub fn given_away(&self, address: Address) -> PathBuf {
+        self.locks().join("given-away").join(address.to_string())
+    }
 }

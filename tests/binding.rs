@@ -16,6 +16,22 @@ const CONNECTX_VF: &str = "0000:3b:00.1";
 // ---- the main job
 
 #[test]
+fn giving_away_for_a_while_is_written_down_until_the_next_bind() {
+    let word = "test -e /run/vfioctl/given-away/0000:3b:00.1; echo $?";
+    let ran = script(
+        "connectx",
+        &[],
+        &format!(
+            "vfioctl unbind --no-save 3b:00.1 >&2; {word}; vfioctl bind 3b:00.1 >&2; {word}; \
+             vfioctl unbind --no-save 3b:00.1 >&2; {word}; vfioctl apply 3b:00.1 >&2; {word}; vfioctl unbind 3b:00.1 >&2; {word}"
+        ),
+    );
+    ran.assert_status(0);
+    // Of a device without a kept choice there is nothing to say.
+    assert_eq!(ran.stdout, "1\n1\n0\n1\n1\n", "{}", ran.stderr);
+}
+
+#[test]
 fn bind_changes_exactly_one_device() {
     let ran = vfioctl("connectx", &[], &["bind", CONNECTX_VF]);
     ran.assert_status(0);

@@ -88,6 +88,9 @@ fn the_hook_for_libvirt_calls_what_is_installed() {
             "{text}"
         );
         assert!(installed(root.path()).contains(&PathBuf::from(&program)));
+        // For whoever wants it, not in force by itself.
+        let rule = hook.with_file_name("06-vfioctl-reattach.rules");
+        assert!(fs::read_to_string(rule).unwrap().contains("vfioctl@$kernel.service"));
     }
 }
 

@@ -181,6 +181,20 @@ fn a_kept_choice_that_libvirts_reattach_has_cleared_is_made_good() {
     ran.assert_as_before();
 }
 
+#[test]
+fn what_was_plugged_in_meanwhile_is_made_good_too() {
+    let domains = [domain(UUID, &[]), domain(UUID, &[hostdev(FIRST, "yes", ""), hostdev(THIRD, "no", "")])];
+    // libvirt hands the hook what the domain had in the end.
+    let text = format!(
+        "vfioctl bind 3b:00.1 3b:00.3 >/dev/null 2>&1; prepare 1; reattach {FIRST}; reattach {THIRD}; release 2; \
+         driver {FIRST}; driver {THIRD}"
+    );
+    let ran = with_domains("connectx", &[], &domains, &text);
+    ran.assert_status(0);
+    // The other is none of libvirt's business.
+    assert_eq!(ran.stdout, "mlx5_vfio_pci\nmlx5_core\n", "{}", ran.stderr);
+}
+
 // ---- what does not work
 
 #[test]

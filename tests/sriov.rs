@@ -172,7 +172,7 @@ fn what_is_refused() {
             "connectx",
             "vfioctl bind --no-save 3b:00.3 >&2; exec 9</dev/vfio/9; vfioctl sriov 3b:00.0 2",
             4,
-            "0000:3b:00.3 by sh (pid",
+            "0000:3b:00.3: sh (pid ",
         ),
         ("connectx", "vfioctl bind --no-save 3b:00.3 >&2; exec 9</dev/vfio/9; vfioctl sriov 3b:00.0 0", 4, "in use"),
         (
@@ -363,19 +363,24 @@ fn two_at_once_come_one_after_the_other() {
 
 #[test]
 fn ctrl_c_puts_everything_back() {
-    // While VFs are removed; while they are made; while they are bound.
-    for (fault, pause) in [("*:sriov:delay=700", 0.4), ("*:sriov:delay=700", 1.1), ("*:probe:delay=900", 0.7)] {
+    // While VFs are removed; while they are made; while they are bound: by what shows that it has begun.
+    let pf = format!("/sys/bus/pci/devices/{PF}");
+    for (fault, begun) in [
+        ("*:sriov:delay=700", format!("grep -q 0 {pf}/sriov_drivers_autoprobe")),
+        ("*:sriov:delay=700", format!("! test -e {pf}/virtfn0")),
+        ("*:probe:delay=900", format!("test -e {pf}/virtfn5")),
+    ] {
         let command = format!(
-            "vfioctl() {{ exec {} \"$@\"; }}; (vfioctl sriov {PF} 6 --driver auto) & sleep {pause}; kill -INT $!; wait $!",
+            "(exec {} sriov {PF} 6 --driver auto) & until {begun}; do sleep 0.02; done; kill -INT $!; wait $!",
             support::VFIOCTL
         );
         let command = format!("trap : INT; {command}");
         let ran = on(&support::fixtures().join("connectx"), &[fault], &["bash", "-m", "-c", &command]);
         ran.assert_status(1);
-        assert!(ran.stderr.contains("interrupted"), "{fault} {pause}: {}", ran.stderr);
+        assert!(ran.stderr.contains("interrupted"), "{begun}: {}", ran.stderr);
         assert_eq!(ran.device("after", PF)["sriov_numvfs"], 4, "{}", ran.stderr);
         for vf in VFS {
-            assert_eq!(ran.device("after", vf)["driver"], ran.device("before", vf)["driver"], "{fault} {pause} {vf}");
+            assert_eq!(ran.device("after", vf)["driver"], ran.device("before", vf)["driver"], "{begun}: {vf}");
         }
         assert!(autoprobe(&ran));
     }

@@ -181,7 +181,11 @@ impl Binder<'_> {
             }
             false => None,
         };
-        Ok(job.bind(&facts, plan, draft))
+        let result = job.bind(&facts, plan, draft);
+        if result.error.is_none() {
+            context.take_again(address);
+        }
+        Ok(result)
     }
 
     /// What is to be done before the driver comes.

@@ -156,6 +156,13 @@ impl Context {
         }
     }
 
+    /// A device is as it was chosen again: from here on that is to hold.
+    pub fn take_again(&self, address: Address) {
+        if let Err(error) = policy::take_again(&self.host, address) {
+            self.output.warn(&format!("cannot remove {}: {error}", self.host.given_away(address).display()));
+        }
+    }
+
     /// A result for a device to which nothing was done.
     pub fn unchanged(&self, address: Address) -> DeviceResult {
         let driver = crate::gather::driver_of(&self.host, address).ok().flatten();

@@ -75,7 +75,22 @@ fn unbind(
     let setting = context.setting(&observe);
     let job = Job::start(&setting, address)?;
     let (facts, steps, warnings) = plan(context, address, target.as_ref(), request.is_unprobed)?;
+    let is_given_away = !request.is_forgetting && policy::has_own_file(&context.host, address);
+    let store = |error: std::io::Error| {
+        let path = context.host.given_away(address);
+        Failure::plain(
+            Kind::Failed,
+            format!("{address}: cannot write {}: {error}; nothing was touched", path.display()),
+        )
+    };
+    // Before the first event that says so.
+    if is_given_away {
+        policy::give_away(&context.host, address).map_err(store)?;
+    }
     let mut result = job.unbind(&facts, &steps, request.is_forgetting, warnings);
+    if result.error.is_some() && is_given_away {
+        context.take_again(address);
+    }
     if result.error.is_none() {
         result.warnings.extend(remarks(context, &facts.device, &result, request));
     }

@@ -2,12 +2,14 @@
 //! The administrator's persisted choices: TOML drop-ins `vfioctl.d/*.toml`, and the one file a device that `bind` writes;
 //! [`driverctl`] is what another tool keeps for the same purpose.
 
+mod away;
 pub mod driverctl;
 mod rule;
 mod store;
 mod trust;
 mod udev;
 
+pub use away::{give_away, take_again};
 pub use rule::{Choice, Decision, Policy, PolicyError, Rule};
 pub use store::{Draft, StoreError, Terms, check_forgettable, check_replaceable, forget, has_own_file, own_file};
 pub use trust::Distrust;

@@ -114,14 +114,26 @@ fn prepare(context: &Context, domain: Domain, version: Option<Version>) -> Resul
 
 fn release(context: &Context, domain: Domain) -> Result<u8> {
     let uuid = uuid_of(&domain)?;
-    let Some(mut state) = State::read(&context.host, &uuid)? else { return Ok(0) };
-    let _locks = lock(context, state.devices.iter().map(|held| held.address))?;
-    let addresses: Vec<Address> = state.devices.iter().map(|held| held.address).collect();
+    let state = State::read(&context.host, &uuid)?;
+    let is_held = |address| state.iter().flat_map(|state| &state.devices).any(|held| held.address == address);
+    // libvirt calls no hook when a device is plugged in, and lists it when the domain has ended.
+    let plugged = domain.devices.iter().filter(|device| device.is_managed && device.other_backend.is_none());
+    let plugged: Vec<Address> = plugged.map(|device| device.address).filter(|&address| !is_held(address)).collect();
+    if state.is_none() && plugged.is_empty() {
+        return Ok(0);
+    }
+    let mut state = state.unwrap_or(State { uuid, name: String::new(), devices: Vec::new() });
+    let uuid = state.uuid.clone();
+    let mut addresses: Vec<Address> = state.devices.iter().map(|held| held.address).collect();
+    addresses.extend(&plugged);
+    let _locks = lock(context, addresses.iter().copied())?;
     let chooser = context.chooser()?.with_modules();
     context.refuse_other_kernel(&chooser)?;
     let binder = Binder { context, chooser, together: addresses.clone() };
     let (policy, _) = context.policy();
-    let results = give_back(context, &binder, &policy, &others(context, &uuid), &state.devices);
+    let others = others(context, &uuid);
+    let mut results = give_back(context, &binder, &policy, &others, &state.devices);
+    results.extend(apply_again(context, &binder, &policy, &others, &plugged));
     if !context.is_dry_run {
         // What could not be given back is tried again when the domain is started next.
         state.devices.retain(|held| is_left_over(held, &results, |_| true));
@@ -243,6 +255,26 @@ fn give_one_back(
             _ => Ok(context.unchanged(address)),
         },
     }
+}
+
+/// Does what is kept for devices that libvirt has bound by itself and given to their native drivers.
+fn apply_again(
+    context: &Context,
+    binder: &Binder<'_>,
+    policy: &Policy,
+    others: &[State],
+    addresses: &[Address],
+) -> Vec<DeviceResult> {
+    let is_given_away = |address: &&Address| {
+        let incarnation = Device::incarnation(&context.host, **address);
+        let is_free = others.iter().all(|other| other.held(**address, incarnation).is_none());
+        let is_kept = context.device(**address).is_ok_and(|device| policy.decide(&device).is_some());
+        is_free && is_kept && Device::is_vfio_device(&context.host, **address).is_ok_and(|is_vfio| !is_vfio)
+    };
+    let addresses: Vec<Address> = addresses.iter().filter(is_given_away).copied().collect();
+    context.each(&addresses, |address| {
+        binder.bind(address, |device| apply::decide(context, policy, device, Manner::default()))
+    })
 }
 
 fn restore(context: &Context, address: Address, before: &Binding) -> Result<DeviceResult, Failure> {

@@ -11,6 +11,7 @@ SYSTEM = True
 VARIANTS = True
 LIBVIRT = True
 
+RULE = "06-vfioctl-reattach.rules"
 HOOK = "/etc/libvirt/hooks/qemu.d/vfioctl"
 # A QEMU in an emulated guest.
 SECONDS = 120
@@ -50,6 +51,7 @@ def run(vm):
     expect_unchanged(before, vm.devices())
 
     vm.ok(f"install -D -m755 /usr/share/vfioctl/libvirt-hook {HOOK} && systemctl restart libvirtd", SECONDS)
+    stays_kept(vm, nic, other)
     costs_little(vm)
     together(vm, before, edu, other, nic, vf)
     expect_unchanged(before, vm.devices())
@@ -91,6 +93,27 @@ def by_hand(vm, address):
     device = vm.devices()[address]
     equal(f"{address} reattached", (device.driver, device.override), ("e1000e", UNSET))
     vm.vfioctl("apply", address)
+
+
+def stays_kept(vm, nic, other):
+    """With the rule that comes with the hook, a kept choice holds although libvirt clears it; but not against vfioctl."""
+    vm.ok(f"cp /usr/share/vfioctl/{RULE} /etc/udev/rules.d/ && udevadm verify /etc/udev/rules.d/{RULE} && udevadm control --reload")
+    before = vm.devices()
+    # One goes to its native driver, the other has none.
+    for address in (nic, other):
+        name = "pci_" + address.replace(":", "_").replace(".", "_")
+        vm.ok(f"virsh nodedev-detach {name} && virsh nodedev-reattach {name}", SECONDS)
+        vm.settle()
+        vm.wait_driver(address, "vfio-pci", 60)
+        vm.wait_applied(address)
+    expect_unchanged(before, vm.devices())
+    vm.vfioctl("unbind", "--no-save", nic)
+    vm.settle()
+    vm.ok("sleep 3")
+    equal(f"{nic} given away: driver", vm.devices()[nic].driver, "e1000e")
+    vm.vfioctl("apply", nic)
+    vm.settle()
+    expect_unchanged(before, vm.devices())
 
 
 def costs_little(vm):
