@@ -8,6 +8,8 @@ from check import equal, expect
 from machine import SYSFS, UNSET, expect_unchanged
 
 SYSTEM = True
+# Of no kernel in particular, and long.
+KERNELS = ["6.12", "7"]
 VARIANTS = True
 LIBVIRT = True
 

@@ -7,7 +7,7 @@ from machine import KMOD
 IOMMU = False
 # For its VFIO, which is built with that option.
 IOMMUFD = True
-KERNELS = ["6.12", "7"]
+KERNELS = ["7"]
 
 
 def run(vm):

@@ -5,6 +5,8 @@ from check import equal, expect
 from machine import POLICY, SYSFS
 
 SYSTEM = True
+# Of no kernel in particular, and long.
+KERNELS = ["6.12"]
 
 VF_ID = "8086:10ca"
 COUNT = 7
