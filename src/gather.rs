@@ -287,7 +287,7 @@ pub fn vfs(host: &Host, pf: &sysfs::Pf, patience: Duration) -> Result<(Vec<Vf>, 
             false => Vec::new(),
         };
         let uses = guard::interfaces_in_use(host, address)?;
-        vfs.push(Vf { number, device, driver_override, is_vfio_device, holders, uses });
+        vfs.push(Vf { number, device, driver_override, is_vfio_device, holders, uses, domain: None });
     }
     Ok((vfs, errors))
 }

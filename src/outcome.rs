@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::address::Address;
 use crate::kernel_name::DriverName;
+use crate::prepare::Preparation;
 
 /// The end of one device's bind, unbind or apply.
 #[derive(Clone, Debug, Serialize)]
@@ -25,6 +26,9 @@ pub struct DeviceResult {
     pub warnings: Vec<String>,
     /// Why it did not work.
     pub error: Option<Failure>,
+    /// What was done before its driver came, for whoever gives it back.
+    #[serde(skip)]
+    pub prepared: Vec<Preparation>,
 }
 
 /// What became of a device.
@@ -97,6 +101,9 @@ pub struct Failure {
     pub hint: Option<String>,
     /// The commands that mend it, in order, as one would type them, where there are such.
     pub mend: Vec<String>,
+    /// Does somebody wait in the kernel for the device? Then whatever else is done to it waits as well.
+    #[serde(skip)]
+    pub is_stuck: bool,
 }
 
 /// Sorts of failure. Each has an exit status.
@@ -165,12 +172,17 @@ impl Kind {
 impl Failure {
     /// A failure with something to do about it.
     pub fn new(kind: Kind, message: impl Into<String>, hint: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), hint: Some(hint.into()), mend: Vec::new() }
+        Failure { hint: Some(hint.into()), ..Failure::plain(kind, message) }
     }
 
     /// A failure that says all there is to say.
     pub fn plain(kind: Kind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), hint: None, mend: Vec::new() }
+        Failure { kind, message: message.into(), hint: None, mend: Vec::new(), is_stuck: false }
+    }
+
+    /// A call into the kernel that did not come back.
+    pub fn stuck(message: impl Into<String>, hint: impl Into<String>) -> Failure {
+        Failure { is_stuck: true, ..Failure::new(Kind::Timeout, message, hint) }
     }
 
     /// The same failure, with the commands that mend it.
@@ -191,6 +203,7 @@ impl DeviceResult {
             steps: Vec::new(),
             warnings: Vec::new(),
             error: None,
+            prepared: Vec::new(),
         }
     }
 

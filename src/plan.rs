@@ -243,6 +243,19 @@ pub fn bind(facts: &Facts, wanted: &Wanted, manner: Manner) -> Result<BindPlan, 
     Ok(BindPlan { attempts, warnings })
 }
 
+/// The driver that is tried first, as far as no more than the device's ids is known; `None`: none is to have it.
+pub fn first_choice(device: &Device, wanted: &Wanted, manner: Manner) -> Result<Option<String>, Failure> {
+    let first = match wanted {
+        Wanted::NoDriver => return Ok(None),
+        Wanted::Named(target) => target.clone(),
+        Wanted::Best(candidates) => best_targets(device, candidates, manner.is_strict)?.swap_remove(0),
+    };
+    match first.state {
+        ModuleState::Missing => Err(missing_module(device.address, &first)),
+        _ => Ok(Some(first.name().to_string())),
+    }
+}
+
 /// The part of a plan that comes before any driver does: the override, with which no other driver can take the device.
 pub fn claim(plan: &BindPlan) -> Vec<Step> {
     let steps = plan.attempts.first().map(|attempt| attempt.steps.as_slice()).unwrap_or_default();
@@ -560,9 +573,15 @@ impl From<&Facts> for Binding {
     }
 }
 
-/// Plans giving a device back to whom it was taken from. A native driver that is no longer registered is loaded first.
-pub fn give_back_to(facts: &Facts, before: &Binding, is_registered: bool) -> Result<Vec<Step>, Failure> {
-    let mut steps = restore(before, &Binding::from(facts), &[]);
+/// Plans giving a device back to whom it was taken from, what was `prepared` for it undone. A native driver that is no longer
+/// registered is loaded first.
+pub fn give_back_to(
+    facts: &Facts,
+    before: &Binding,
+    prepared: &[Preparation],
+    is_registered: bool,
+) -> Result<Vec<Step>, Failure> {
+    let mut steps = restore(before, &Binding::from(facts), prepared);
     if steps.iter().any(|step| matches!(step.action, Action::Unbind(_))) {
         check_may_leave(facts)?;
     }

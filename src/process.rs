@@ -101,7 +101,8 @@ pub fn ask(command: &mut Command, input: &[u8], timeout: Duration, limit: usize)
     // One that has ended by now has said what it had to say.
     let _ = child.stdin.take().expect("it was asked to be piped").write_all(input);
     match wait(&mut child, timeout).map_err(start)? {
-        Some(status) => Ok(Answer { status, stdout: stdout.end(), stderr: stderr.end().text() }),
+        // It may be more than was read while it ran, and half an answer is none.
+        Some(status) => Ok(Answer { status, stdout: stdout.end_within(timeout), stderr: stderr.end().text() }),
         None => {
             kill(child);
             Err(RunError::TimedOut { program, after: timeout })
@@ -213,7 +214,11 @@ impl Tail {
 
     /// What there is when the other end is closed, or in a short moment.
     fn end(self) -> Printed {
-        let _ = self.end.recv_timeout(LINGER);
+        self.end_within(LINGER)
+    }
+
+    fn end_within(self, moment: Duration) -> Printed {
+        let _ = self.end.recv_timeout(moment);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         Printed { bytes: std::mem::take(&mut kept.bytes).into(), is_cut: kept.is_cut }
     }

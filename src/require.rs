@@ -10,7 +10,7 @@ use crate::outcome::{Failure, Kind};
 use crate::verdict::{Ability, Candidate, Verdict, chosen, to_mend};
 
 /// Something that a driver can give a device.
-#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Feature {
     /// Live migration

@@ -43,6 +43,8 @@ pub struct Vf {
     pub holders: Vec<Holder>,
     /// What this host uses it for, in words.
     pub uses: Vec<String>,
+    /// The libvirt domain that the hook has bound it for: it may not have opened it yet.
+    pub domain: Option<String>,
 }
 
 impl Vf {
@@ -211,6 +213,15 @@ pub fn check_unused(pf: Address, vfs: &[Vf], may_take_interfaces: bool) -> Resul
             "stop the VMs or programs that have them, then try again",
         ));
     }
+    let domains = vfs.iter().filter_map(|vf| Some(format!("{}: domain {}", vf.device.address, vf.domain.as_ref()?)));
+    let domains: Vec<String> = domains.collect();
+    if !domains.is_empty() {
+        return Err(Failure::new(
+            Kind::Unsafe,
+            format!("{pf}: VFs are those of libvirt's domains: {}", domains.join(", ")),
+            "shut these down, then try again",
+        ));
+    }
     let used: Vec<String> =
         vfs.iter().flat_map(|vf| vf.uses.iter().map(|use_| format!("{}: {use_}", vf.device.address))).collect();
     if !used.is_empty() && !may_take_interfaces {
@@ -231,7 +242,9 @@ pub fn could_not(pf: Address, total: usize, failures: &[&DeviceResult]) -> Optio
     }
     let kind = kinds().max_by_key(|kind| kind.exit_status())?;
     let names: Vec<String> = failures.iter().map(|result| result.address.to_string()).collect();
-    Some(Failure::plain(kind, format!("{pf}: {} of {total} VFs could not be bound: {}", names.len(), names.join(", "))))
+    let message = format!("{pf}: {} of {total} VFs could not be bound: {}", names.len(), names.join(", "));
+    let is_stuck = failures.iter().filter_map(|result| result.error.as_ref()).any(|failure| failure.is_stuck);
+    Some(Failure { is_stuck, ..Failure::plain(kind, message) })
 }
 
 /// What a VF that is not there yet will be, as far as its PF tells; its subsystem and class are taken to be the PF's.
@@ -257,7 +270,8 @@ mod tests {
             pf: Some(address(0)),
             vfs: Vec::new(),
         };
-        Vf { number, device, driver_override: None, is_vfio_device: false, holders: Vec::new(), uses: Vec::new() }
+        let (holders, uses) = (Vec::new(), Vec::new());
+        Vf { number, device, driver_override: None, is_vfio_device: false, holders, uses, domain: None }
     }
 
     fn facts(count: u16) -> Facts {

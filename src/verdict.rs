@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::address::Address;
-use crate::catalog::{Catalog, DirtyTracking, Driver, Outcome, Shortfall};
+use crate::catalog::{Catalog, DirtyTracking, Driver, KernelVersion, Outcome, Shortfall};
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::matcher::{FIELDS, Match, Modalias, Source};
 
@@ -206,6 +206,10 @@ pub fn judge(matches: Vec<Match>, subject: &Subject<'_>, modules: &ModuleFacts) 
             (Some(Outcome::Limited), false) => Verdict::Limited,
             (None, false) => Verdict::Best,
         };
+        if let Some((step, address)) = unprepared(known, subject).filter(|_| verdict == Verdict::Best) {
+            reasons.push(format!("to be migrated it has to be prepared before: {step}"));
+            mend.push(format!("vfioctl bind --prepare {address}"));
+        }
         is_taken |= verdict != Verdict::Blocked;
         previous = Some(found.module.clone());
         candidates.push(Candidate {
@@ -222,6 +226,13 @@ pub fn judge(matches: Vec<Match>, subject: &Subject<'_>, modules: &ModuleFacts) 
         });
     }
     candidates
+}
+
+/// What is to be done to a VF before a driver comes that could then migrate it, and the VF.
+fn unprepared(driver: Option<&Driver>, subject: &Subject<'_>) -> Option<(&'static str, Address)> {
+    let address = subject.address.filter(|_| matches!(subject.position, Position::Vf(_)))?;
+    let mut steps = driver?.preparation_before_bind(KernelVersion::parse(subject.release));
+    steps.find(|step| step.command.is_some()).map(|step| (step.what, address))
 }
 
 /// What a driver that nothing speaks against gives.
@@ -449,7 +460,7 @@ mod tests {
         let give = |module: &str| format!("vfioctl unbind --driver {module} 0000:3b:00.0");
         let not_up = Some("qat/state is down".to_string());
         let cases = [
-            (MLX5_VF, vf(Some("mlx5_core")), vec![]),
+            (MLX5_VF, vf(Some("mlx5_core")), vec![format!("vfioctl bind --prepare {VF}")]),
             (MLX5_VF, with(None, module("mlx5_core")), vec![give("mlx5_core")]),
             (MLX5_VF, with(None, Native::Unknown), vec!["vfioctl unbind 0000:3b:00.0".to_string()]),
             (QAT_VF, with(Some("pci-pf-stub"), module("qat_4xxx")), vec![numvfs(0), give("qat_4xxx"), numvfs(4)]),
@@ -474,8 +485,8 @@ mod tests {
         for (modalias, position, expected) in cases {
             let candidates = candidates(modalias, &position, KERNEL, &ModuleFacts::default());
             assert_eq!(candidates[0].mend, expected, "{modalias} {position:?}");
-            let is_best = candidates[0].verdict == Verdict::Best;
-            assert_eq!(candidates[0].reasons.is_empty(), is_best, "{modalias} {position:?}");
+            let is_well = candidates[0].verdict == Verdict::Best && candidates[0].mend.is_empty();
+            assert_eq!(candidates[0].reasons.is_empty(), is_well, "{modalias} {position:?}");
         }
         let qat = candidates(QAT_VF, &with(None, module("qat_4xxx")), KERNEL, &ModuleFacts::default());
         assert!(qat[0].reasons[0].contains("is on no driver: bind that to 4xxx first"), "{:?}", qat[0].reasons);
@@ -495,7 +506,8 @@ mod tests {
             [format!("vfioctl bind --driver mlx5_vfio_pci {VF}")]
         );
         let modules = ModuleFacts { missing: [mlx5].into(), drivers, ..ModuleFacts::default() };
-        assert_eq!(candidates(MLX5_VF, &served, KERNEL, &modules)[0].mend, [format!("depmod -a {KERNEL}")]);
+        let prepare = format!("vfioctl bind --prepare {VF}");
+        assert_eq!(candidates(MLX5_VF, &served, KERNEL, &modules)[0].mend, [format!("depmod -a {KERNEL}"), prepare]);
     }
 
     #[test]

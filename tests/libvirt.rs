@@ -195,6 +195,24 @@ fn what_was_plugged_in_meanwhile_is_made_good_too() {
     assert_eq!(ran.stdout, "mlx5_vfio_pci\nmlx5_core\n", "{}", ran.stderr);
 }
 
+#[test]
+fn what_was_prepared_for_a_domain_is_undone_when_it_ends_or_does_not_start() {
+    let step = "[[device.prepare]]\\nrun = [\"touch\", \"/run/{address}\"]\\nundo = [\"rm\", \"/run/{address}\"]";
+    let rule = format!(
+        "mkdir -p /etc/vfioctl.d; printf '[[device]]\\naddress = \"3b:00.1\"\\ndriver = \"auto\"\\n{step}\\n' > /etc/vfioctl.d/50.toml"
+    );
+    let domains = [
+        domain(UUID, &[hostdev(FIRST, "yes", "")]),
+        domain(UUID, &[hostdev(FIRST, "yes", ""), hostdev("0000:99:00.0", "yes", "")]),
+    ];
+    let text = format!(
+        "{rule}; prepare 1; ls /run/{FIRST}; release 1; ls /run/{FIRST} 2>&1; prepare 2; echo $?; ls /run/{FIRST} 2>&1; driver {FIRST}"
+    );
+    let ran = with_domains("connectx", &[], &domains, &text);
+    let gone = format!("ls: cannot access '/run/{FIRST}': No such file or directory");
+    assert_eq!(ran.stdout, format!("/run/{FIRST}\n{gone}\n3\n{gone}\nmlx5_core\n"), "{}", ran.stderr);
+}
+
 // ---- what does not work
 
 #[test]

@@ -139,7 +139,7 @@ fn what_is_shown() {
     let vf = &document["vfs"][2];
     assert_eq!(vf["address"], VFS[2]);
     assert_eq!((&vf["driver"], &vf["driver_override"]), (&json!("mlx5_vfio_pci"), &json!("mlx5_vfio_pci")));
-    assert_eq!((&vf["policy"]["driver"], &vf["held_by"][0]["node"]), (&json!("auto"), &json!("/dev/vfio/9")));
+    assert_eq!((&vf["policy"]["driver"], &vf["holders"][0]["node"]), (&json!("auto"), &json!("/dev/vfio/9")));
     let line = text.lines().find(|line| line.contains(VFS[2])).unwrap();
     assert!(line.contains("mlx5_vfio_pci") && line.contains("auto") && line.contains("sh (pid "), "{line}");
 }
@@ -384,6 +384,67 @@ fn ctrl_c_puts_everything_back() {
         }
         assert!(autoprobe(&ran));
     }
+}
+
+/// What a rule requires, and what it has run, counts for VFs that are about to be made too, before the old ones go.
+#[test]
+fn what_a_rule_asks_for_is_looked_at_before_anything_is_removed() {
+    let rule = |rest: &str| {
+        format!("mkdir -p /etc/vfioctl.d; printf '[[device]]\npf = \"3b:00.0\"\n{rest}\n' > /etc/vfioctl.d/50.toml")
+    };
+    for (rest, commands, words) in [
+        (r#"driver = "vfio-pci"\nrequire = ["migration"]"#, "vfioctl sriov 3b:00.0 2", "migration cannot be had"),
+        (
+            r#"driver = "vfio-pci"\nrequire = ["migration"]"#,
+            "vfioctl sriov 3b:00.0 2 --driver vfio-pci",
+            "migration cannot be had",
+        ),
+        (
+            r#"driver = "auto"\nprepare = [["true"]]"#,
+            "chmod o+w /etc/vfioctl.d/50.toml; vfioctl sriov 3b:00.0 2",
+            "others than root could change them",
+        ),
+    ] {
+        let ran = script("connectx", &[], &format!("{}; {commands}", rule(rest)));
+        ran.assert_status(4);
+        assert!(ran.stderr.contains(words), "{commands}: {}", ran.stderr);
+        assert_eq!(ran.writes(), Vec::<String>::new(), "{commands}");
+    }
+    // The same driver in another spelling is no other driver.
+    let ran = script(
+        "connectx",
+        &[],
+        &format!("{}; vfioctl sriov 3b:00.0 2 --driver mlx5-vfio-pci", rule(r#"driver = "mlx5_vfio_pci""#)),
+    );
+    ran.assert_status(0);
+}
+
+#[test]
+fn a_step_that_is_killed_puts_everything_back() {
+    let rule = "mkdir -p /etc/vfioctl.d; printf '[[device]]\\npf = \"3b:00.0\"\\ndriver = \"auto\"\\n\
+                [[device.prepare]]\\nrun = [\"sleep\", \"30\"]\\ntimeout = 1\\n' > /etc/vfioctl.d/50.toml";
+    let ran = script("connectx", &[], &format!("{rule}; vfioctl sriov 3b:00.0 2"));
+    ran.assert_status(7);
+    assert!(ran.stderr.contains("put back: it has 4 VFs"), "{}", ran.stderr);
+    for vf in VFS {
+        assert_eq!(ran.device("after", vf)["driver"], ran.device("before", vf)["driver"], "{vf}");
+    }
+}
+
+#[test]
+fn what_was_prepared_is_undone_with_the_rest() {
+    let step = "[[device.prepare]]\\nrun = [\"touch\", \"/run/{address}\"]\\nundo = [\"rm\", \"/run/{address}\"]";
+    let rule = format!(
+        "mkdir -p /etc/vfioctl.d; printf '[[device]]\\npf = \"3b:00.0\"\\ndriver = \"mlx5_vfio_pci\"\\n{step}\\n' > /etc/vfioctl.d/50.toml"
+    );
+    let fault = format!("{}:probe:errno=EIO:once", VFS[1]);
+    let ran = script(
+        "connectx",
+        &[&fault],
+        &format!("{rule}; modprobe mlx5_vfio_pci; vfioctl sriov 3b:00.0 4; ls /run/0000:* 2>/dev/null"),
+    );
+    assert!(ran.stderr.contains("put back"), "{} {}", ran.stdout, ran.stderr);
+    assert!(!ran.stdout.contains("/run/0000:"), "{} {}", ran.stdout, ran.stderr);
 }
 
 /// Bound by 'vfioctl apply' of the unit that udev starts, before this command comes to them.

@@ -270,6 +270,22 @@ fn whoever_knows_vfio_pci_alone_is_named() {
 }
 
 #[test]
+fn what_a_rule_requires_is_kept_with_a_choice_that_is_made_anew() {
+    let rule = "mkdir -p /etc/vfioctl.d; printf '[[device]]\\npf = \"3b:00.0\"\\ndriver = \"auto\"\\nrequire = [\"migration\"]\\n' \
+                > /etc/vfioctl.d/50.toml";
+    let own = "/etc/vfioctl.d/0000:3b:00.1.toml";
+    let ran = script("connectx", &[], &format!("{rule}; vfioctl bind 3b:00.1 >/dev/null; grep require {own}"));
+    assert_eq!(ran.stdout, "require = [\"migration\"]\n", "{}", ran.stderr);
+    // Whoever names a driver has decided.
+    let ran = script(
+        "connectx",
+        &[],
+        &format!("{rule}; vfioctl bind --driver vfio-pci 3b:00.1 >/dev/null; grep -c require {own}"),
+    );
+    assert_eq!(ran.stdout, "0\n", "{}", ran.stderr);
+}
+
+#[test]
 fn binding_names_them_too_and_binds() {
     let host = copy("connectx");
     fs::create_dir_all(host.path().join("etc/sriov-operator")).unwrap();

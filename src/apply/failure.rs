@@ -49,7 +49,7 @@ impl StepError {
         let message = format!("{address}: {self}");
         let log = format!("the kernel log may say more: dmesg | grep {address}");
         match &self {
-            StepError::Write(WriteError::TimedOut { .. }) => Failure::new(Kind::Timeout, message, stuck_hint(address)),
+            StepError::Write(WriteError::TimedOut { .. }) => Failure::stuck(message, stuck_hint(address)),
             StepError::Write(WriteError::NotOpened { errno, .. }) if is_permission(*errno) => {
                 Failure::new(Kind::Permission, message, permission_hint())
             }
@@ -65,7 +65,7 @@ impl StepError {
             ),
             StepError::Load(LoadError::Run(error)) => match error {
                 RunError::TimedOut { .. } => {
-                    Failure::new(Kind::Timeout, message, "the kernel log may say what the module waits for")
+                    Failure::stuck(message, "the kernel log may say what the module waits for")
                 }
                 RunError::Start { .. } => Failure::new(Kind::Module, message, "is the package kmod installed?"),
             },
@@ -125,11 +125,9 @@ pub fn combine(failures: Vec<Failure>) -> Option<Failure> {
 pub fn lock_failure(address: Address, error: LockError) -> Failure {
     let message = format!("{address}: {error}");
     match &error {
-        LockError::Held { .. } => Failure::new(
-            Kind::Timeout,
-            message,
-            "wait for it, or look what it waits for: ps -C vfioctl -o pid,stat,wchan:32,args",
-        ),
+        LockError::Held { .. } => {
+            Failure::stuck(message, "wait for it, or look what it waits for: ps -C vfioctl -o pid,stat,wchan:32,args")
+        }
         LockError::Interrupted => Failure::plain(Kind::Interrupted, message),
         LockError::File { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

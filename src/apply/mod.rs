@@ -126,6 +126,7 @@ impl<'a> Job<'a> {
             }
         }
         if is_bound {
+            result.prepared.clone_from(&self.prepared);
             // A better driver that failed is worth a word; the device is bound all the same.
             let own = format!("{}: ", self.address);
             result.warnings.extend(failures.into_iter().map(|failure| failure.message.replace(&own, "")));
@@ -136,10 +137,10 @@ impl<'a> Job<'a> {
         self.finish(result)
     }
 
-    /// Puts the device back to how it was, as far as it is not so.
-    pub fn restore(mut self, facts: &Facts, before: &Binding) -> DeviceResult {
+    /// Puts the device back to how it was, as far as it is not so, and what was `prepared` since.
+    pub fn restore(mut self, facts: &Facts, before: &Binding, prepared: &[Preparation]) -> DeviceResult {
         let mut result = self.result(facts, Vec::new());
-        if let Err(error) = self.run_each(&plan::restore(before, &Binding::from(facts), &[])) {
+        if let Err(error) = self.run_each(&plan::restore(before, &Binding::from(facts), prepared)) {
             result.outcome = Outcome::Failed;
             result.error = Some(error.failure(self.address));
         }

@@ -74,7 +74,7 @@ impl<'a> PfJob<'a> {
         }
         self.is_undoing = true;
         self.control.ignore_interrupts();
-        let is_stuck = failure.kind == Kind::Timeout;
+        let is_stuck = failure.is_stuck;
         let is_touched = State::from(before) != self.state;
         let mut second: Option<Failure> = None;
         for step in sriov::put_back(before, &self.state, is_stuck) {
@@ -89,7 +89,7 @@ impl<'a> PfJob<'a> {
         let now = self.describe();
         match second {
             Some(second) => {
-                failure.kind = if second.kind == Kind::Timeout { Kind::Timeout } else { Kind::NotRestored };
+                failure.kind = if second.is_stuck { Kind::Timeout } else { Kind::NotRestored };
                 failure.message =
                     format!("{}; putting it back failed as well: {}; {now}", failure.message, second.message);
                 failure.hint = Some(format!("'vfioctl sriov {}' shows how it stands", self.pf));
@@ -207,8 +207,7 @@ impl<'a> PfJob<'a> {
                 if let Err(error) = self.control.leave_behind() {
                     return no_attendant(pf, &error);
                 }
-                Failure::new(
-                    Kind::Timeout,
+                Failure::stuck(
                     message,
                     format!(
                         "the PF's driver, {on}, may be slow, or somebody may use a VF; then see 'vfioctl sriov {pf}'"

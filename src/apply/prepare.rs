@@ -79,7 +79,7 @@ impl Job<'_> {
         record: &mut StepRecord,
     ) -> Result<(), StepError> {
         let (program, arguments) = words.split_first().expect("a command has a first word");
-        let variables = preparation.variables.iter().map(|(name, value)| (*name, value.as_str()));
+        let variables = preparation.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let timeout = preparation.timeout.unwrap_or(self.setting.timeout);
         let mut command = prepare::command(OsStr::new(program), variables);
         let logged = process::log(command.args(arguments), timeout, OUTPUT).map_err(PrepareError::from)?;

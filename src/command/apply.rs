@@ -68,6 +68,7 @@ pub fn apply_to(context: &Context, addresses: &[Address], manner: Manner) -> Res
         }
         let mut result = result.unwrap_or_else(|failure| context.untouched(address, failure));
         say_how_to_give_back(&mut result);
+        context.take_again(&result);
         Ok(result)
     }))
 }

@@ -66,7 +66,11 @@ pub fn bind_all(context: &Context, addresses: &[Address], request: &Request) -> 
         let _ = context.policy();
     }
     let binder = Binder { context, chooser, together: addresses.to_vec() };
-    Ok(context.each(addresses, |address| binder.bind(address, |_| Ok(Some(request.clone())))))
+    Ok(context.each(addresses, |address| {
+        let result = binder.bind(address, |_| Ok(Some(request.clone())))?;
+        context.take_again(&result);
+        Ok(result)
+    }))
 }
 
 /// What driverctl keeps an override for is driverctl's: two tools that each keep a choice would each have their way.
@@ -162,7 +166,7 @@ impl Binder<'_> {
         if request.is_saving {
             leave_to_driverctl(context, address)?;
         }
-        let recipe = self.recipe(&device, &request)?;
+        let (recipe, request) = self.with_rule(&device, request)?;
         let (facts, plan) = self.plan(device, &request, recipe.as_ref())?;
         let Some(job) = job else {
             let steps: Vec<_> = plan.attempts.into_iter().take(1).flat_map(|attempt| attempt.steps).collect();
@@ -181,15 +185,12 @@ impl Binder<'_> {
             }
             false => None,
         };
-        let result = job.bind(&facts, plan, draft);
-        if result.error.is_none() {
-            context.take_again(address);
-        }
-        Ok(result)
+        Ok(job.bind(&facts, plan, draft))
     }
 
-    /// What is to be done before the driver comes.
-    fn recipe(&self, device: &Device, request: &Request) -> Result<Option<Recipe>, Failure> {
+    /// What is to be done before the driver comes, and the request with what the rule that is in force now requires: whoever
+    /// keeps a choice anew does not lose that, unless by naming a driver.
+    pub fn with_rule(&self, device: &Device, mut request: Request) -> Result<(Option<Recipe>, Request), Failure> {
         let address = device.address;
         let of_rule = |rule: &Rule| match rule.recipe() {
             Ok(recipe) => Ok(recipe.cloned()),
@@ -203,15 +204,15 @@ impl Binder<'_> {
             )),
         };
         match &request.preparing {
-            Preparing::Nothing => Ok(None),
-            Preparing::Known => Ok(Some(Recipe::Auto)),
-            Preparing::OfRule(rule) => of_rule(rule),
+            Preparing::Nothing => Ok((None, request)),
+            Preparing::Known => Ok((Some(Recipe::Auto), request)),
+            Preparing::OfRule(rule) => Ok((of_rule(rule)?, request)),
             Preparing::AsKept => {
                 let (policy, errors) = Policy::read(&self.context.host);
                 if request.is_saving {
                     check_readable(&self.context.host, address, &errors)?;
                 }
-                let Some(Decision::Rule(rule)) = policy.decide(device) else { return Ok(None) };
+                let Some(Decision::Rule(rule)) = policy.decide(device) else { return Ok((None, request)) };
                 let recipe = of_rule(rule)?.filter(|recipe| !recipe.is_empty());
                 if recipe.is_some() && request.choice == Choice::None {
                     return Err(Failure::new(
@@ -223,7 +224,10 @@ impl Binder<'_> {
                         "--no-prepare leaves them out",
                     ));
                 }
-                Ok(recipe)
+                if request.choice == Choice::Auto && request.require.is_empty() {
+                    request.require.clone_from(&rule.require);
+                }
+                Ok((recipe, request))
             }
         }
     }
@@ -363,7 +367,7 @@ pub fn held(address: Address, error: ReadError) -> Failure {
     let message = format!("{address}: {error}");
     match error.source.kind() {
         std::io::ErrorKind::TimedOut => {
-            Failure::new(Kind::Timeout, message, "wait until that is over; the kernel log may say what it waits for")
+            Failure::stuck(message, "wait until that is over; the kernel log may say what it waits for")
         }
         _ => Failure::plain(Kind::Failed, message),
     }

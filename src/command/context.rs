@@ -157,7 +157,14 @@ impl Context {
     }
 
     /// A device is as it was chosen again: from here on that is to hold.
-    pub fn take_again(&self, address: Address) {
+    pub fn take_again(&self, result: &DeviceResult) {
+        if result.error.is_none() && !self.is_dry_run {
+            self.forget_given_away(result.address);
+        }
+    }
+
+    /// It is not given away, or not any more.
+    pub fn forget_given_away(&self, address: Address) {
         if let Err(error) = policy::take_again(&self.host, address) {
             self.output.warn(&format!("cannot remove {}: {error}", self.host.given_away(address).display()));
         }

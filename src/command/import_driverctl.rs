@@ -15,7 +15,7 @@ use crate::kernel_name::DriverName;
 use crate::lock::DeviceLock;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
 use crate::policy::driverctl::{self, Override};
-use crate::policy::{self, Choice, Decision, Draft, Policy};
+use crate::policy::{self, Choice, Decision, Draft, Policy, Terms};
 use crate::report::{self, Import};
 use crate::sysfs::{Device, ReadError};
 use crate::target;
@@ -148,8 +148,12 @@ fn take_over(
     if !is_written {
         // The file that is written outranks the rule that would have counted without driverctl: what that has run, it has too.
         let (policy, _) = Policy::read(host);
-        let recipe = match device.and_then(|device| policy.decide(device)) {
-            Some(Decision::Rule(rule)) if *choice != Choice::None => rule.recipe().map_err(|distrust| {
+        let rule = match device.and_then(|device| policy.decide(device)) {
+            Some(Decision::Rule(rule)) if *choice != Choice::None => Some(rule),
+            _ => None,
+        };
+        let recipe = rule.map(|rule| {
+            rule.recipe().map_err(|distrust| {
                 Failure::new(
                     Kind::Unsafe,
                     format!(
@@ -159,10 +163,13 @@ fn take_over(
                     ),
                     distrust.hint(),
                 )
-            })?,
-            _ => None,
-        };
-        let draft = Draft::import(host, address, device.map(|device| &device.modalias), choice, recipe);
+            })
+        });
+        let recipe = recipe.transpose()?.flatten();
+        // A driver that was named was so whatever it gives.
+        let require = rule.filter(|_| *choice == Choice::Auto).map_or(&[][..], |rule| &rule.require);
+        let terms = Terms { driver: choice, require, recipe };
+        let draft = Draft::import(host, address, device.map(|device| &device.modalias), terms);
         draft.and_then(Draft::commit).map_err(|error| failed(&error))?;
     }
     if let Err(error) = driverctl::set_aside(&found.path) {

@@ -89,7 +89,7 @@ fn unbind(
     }
     let mut result = job.unbind(&facts, &steps, request.is_forgetting, warnings);
     if result.error.is_some() && is_given_away {
-        context.take_again(address);
+        context.forget_given_away(address);
     }
     if result.error.is_none() {
         result.warnings.extend(remarks(context, &facts.device, &result, request));

@@ -11,12 +11,14 @@ use super::sriov::read;
 use crate::address::Address;
 use crate::apply::{Job, PfJob, pf_step_record};
 use crate::gather;
+use crate::libvirt::State;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome, StepRecord};
-use crate::plan::{Action as DeviceAction, Attempt, BindPlan, Binding, Manner, Step as DeviceStep, Wanted};
-use crate::policy::{Decision, Policy};
+use crate::plan::{self, Action as DeviceAction, Attempt, BindPlan, Binding, Manner, Step as DeviceStep};
+use crate::policy::{Choice, Decision, Policy};
+use crate::prepare::Preparation;
+use crate::require::Feature;
 use crate::sriov::{self, Action, Facts};
 use crate::sysfs::{Device, Pf, ReadError};
-use crate::verdict;
 
 /// What became of a PF.
 pub struct Done {
@@ -39,6 +41,8 @@ pub struct VfWork<'a> {
     request: Option<Request>,
     is_going_on: bool,
     unnamed: Mutex<BTreeSet<Address>>,
+    /// What was done before the drivers of VFs came, and to which of those that were at that address.
+    prepared: BTreeMap<Address, (Option<u64>, Vec<Preparation>)>,
     /// What became of the VFs.
     pub results: Vec<DeviceResult>,
 }
@@ -53,8 +57,8 @@ impl<'a> VfWork<'a> {
         request: Option<Request>,
         is_going_on: bool,
     ) -> VfWork<'a> {
-        let (unnamed, results) = (Mutex::default(), Vec::new());
-        VfWork { context, binder, pf, policy, request, is_going_on, unnamed, results }
+        let (unnamed, prepared, results) = (Mutex::default(), BTreeMap::new(), Vec::new());
+        VfWork { context, binder, pf, policy, request, is_going_on, unnamed, prepared, results }
     }
 
     /// Gives the PF `count` VFs, each its driver; an error: nothing was begun.
@@ -84,7 +88,16 @@ impl<'a> VfWork<'a> {
     fn facts(&self, pf: &Pf, counted: Option<u16>) -> Result<Facts, Failure> {
         let (context, address) = (self.context, self.pf);
         let failed = |error: ReadError| Failure::plain(Kind::Failed, format!("{address}: {error}"));
-        let (vfs, errors) = gather::vfs(&context.host, pf, context.timeout).map_err(failed)?;
+        let (mut vfs, errors) = gather::vfs(&context.host, pf, context.timeout).map_err(failed)?;
+        let (domains, unreadable) = State::of_others(&context.host, None);
+        for error in unreadable {
+            context.output.warn(&error.to_string());
+        }
+        for vf in &mut vfs {
+            let incarnation = Device::incarnation(&context.host, vf.device.address);
+            let domain = domains.iter().find(|domain| domain.held(vf.device.address, incarnation).is_some());
+            vf.domain = domain.map(|domain| domain.name.clone());
+        }
         // How they were bound has to be known, to be put back.
         if let Some(error) = errors.into_iter().next() {
             return Err(held(address, error));
@@ -109,29 +122,24 @@ impl<'a> VfWork<'a> {
                 addresses.filter_map(|vf| sriov::predicted(pf, vf, &before.range.device)).collect()
             }
         };
-        let mut names: BTreeMap<String, String> = BTreeMap::new();
+        let mut names: BTreeMap<(String, Vec<Feature>), String> = BTreeMap::new();
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         for vf in &vfs {
             let name = match self.request(vf)? {
                 None => "the kernel's own choice".to_string(),
                 // They are alike: what holds for one holds for all.
-                Some(request) => match names.get(&request.choice.to_string()) {
-                    Some(name) => name.clone(),
-                    None => {
-                        let name = match self.binder.wanted(vf, &request)?.0 {
-                            Wanted::NoDriver => "no driver".to_string(),
-                            Wanted::Named(target) => target.name().to_string(),
-                            Wanted::Best(candidates) => {
-                                let candidates: Vec<_> =
-                                    candidates.into_iter().map(|(candidate, _)| candidate).collect();
-                                let best = verdict::chosen(&candidates);
-                                best.map_or("no VFIO driver".to_string(), |candidate| candidate.name().to_string())
-                            }
-                        };
-                        names.insert(request.choice.to_string(), name.clone());
-                        name
+                Some(request) => {
+                    let key = (request.choice.to_string(), request.require.clone());
+                    match names.get(&key) {
+                        Some(name) => name.clone(),
+                        None => {
+                            let (_, request) = self.binder.with_rule(vf, request)?;
+                            let (wanted, _) = self.binder.wanted(vf, &request)?;
+                            let name = plan::first_choice(vf, &wanted, request.manner)?;
+                            names.entry(key).or_insert(name.unwrap_or("no driver".to_string())).clone()
+                        }
                     }
-                },
+                }
             };
             *numbers.entry(name).or_default() += 1;
         }
@@ -145,7 +153,7 @@ impl<'a> VfWork<'a> {
         };
         match self.policy.decide(vf) {
             // udev has the policy applied to what appears: which of the two came last would be chance.
-            Some(Decision::Rule(rule)) if rule.driver != request.choice => Err(Failure::new(
+            Some(Decision::Rule(rule)) if !is_same(&rule.driver, &request.choice) => Err(Failure::new(
                 Kind::Conflict,
                 format!(
                     "{}: {} chooses driver {} for it, not {}",
@@ -156,6 +164,7 @@ impl<'a> VfWork<'a> {
                 ),
                 "change that file, or leave --driver out",
             )),
+            Some(Decision::Rule(rule)) => Ok(Some(Request { require: rule.require.clone(), ..request.clone() })),
             _ => Ok(Some(request.clone())),
         }
     }
@@ -205,6 +214,8 @@ impl<'a> VfWork<'a> {
         let failures: Vec<&DeviceResult> = results.iter().filter(|result| result.error.is_some()).collect();
         let failure = sriov::could_not(self.pf, vfs.len(), &failures);
         for mut result in results {
+            let incarnation = Device::incarnation(&context.host, result.address);
+            self.prepared.insert(result.address, (incarnation, std::mem::take(&mut result.prepared)));
             if self.unnamed.lock().expect("no thread panics with it").contains(&result.address) {
                 result.warnings.clear();
             }
@@ -264,10 +275,20 @@ impl<'a> VfWork<'a> {
             let setting = context.setting(&observe);
             let job = Job::start_undoing(&setting, vf)?;
             let facts = gather::facts(&context.host, context.device(vf)?, context.timeout).map_err(|e| held(vf, e))?;
-            Ok(job.restore(&facts, bindings[&vf]))
+            let incarnation = Device::incarnation(&context.host, vf);
+            let prepared = self.prepared.get(&vf).filter(|(of, _)| *of == incarnation);
+            Ok(job.restore(&facts, bindings[&vf], prepared.map_or(&[], |(_, prepared)| prepared.as_slice())))
         });
         let messages: Vec<&str> =
             results.iter().filter_map(|result| result.error.as_ref()).map(|failure| failure.message.as_str()).collect();
         if messages.is_empty() { Ok(()) } else { Err(Failure::plain(Kind::NotRestored, messages.join("; "))) }
+    }
+}
+
+/// A driver may be written in two ways.
+fn is_same(one: &Choice, other: &Choice) -> bool {
+    match (one, other) {
+        (Choice::Named(one), Choice::Named(other)) => one.is_spelled_like(other.as_str()),
+        (one, other) => one == other,
     }
 }

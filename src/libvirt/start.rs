@@ -5,6 +5,7 @@ use std::fs;
 
 use super::version::Version;
 use super::xml::HostDevice;
+use crate::guard::Holder;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
 use crate::outcome::{Failure, Kind};
@@ -44,10 +45,8 @@ impl Situation<'_> {
             return Some(Failure::new(Kind::Unsafe, message, "a device is for one guest at a time"));
         }
         if !facts.holders.is_empty() {
-            let holders = facts.holders.iter();
-            let holders: Vec<String> =
-                holders.map(|holder| format!("{} (pid {})", holder.command, holder.pid)).collect();
-            let message = format!("{address} is in use: {} has it open", holders.join(", "));
+            let holders: Vec<String> = facts.holders.iter().map(Holder::to_string).collect();
+            let message = format!("{address} is in use: {}", holders.join(", "));
             return Some(Failure::new(Kind::Unsafe, message, "stop that VM or program first"));
         }
         if let Some(why) = self.no_choice.as_ref().filter(|_| asked.is_managed && asked.model.is_none()) {
@@ -102,7 +101,6 @@ pub fn is_hook_installed(host: &Host) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::Holder;
     use crate::libvirt::Element;
     use crate::plan::Sibling;
     use crate::sysfs::{Device, Group};

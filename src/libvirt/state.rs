@@ -15,6 +15,7 @@ use crate::address::Address;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
 use crate::plan::Binding;
+use crate::prepare::Preparation;
 
 /// What a domain has.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +39,8 @@ pub struct Held {
     pub driver: Option<DriverName>,
     /// How it was before the hook took it; `None`: it was as it should be, and is not given back.
     pub before: Option<Binding>,
+    /// What was done to it before its driver came.
+    pub prepared: Vec<Preparation>,
 }
 
 /// A state that could not be read or written.
@@ -66,6 +69,7 @@ struct Entry {
     incarnation: Option<u64>,
     driver: Option<String>,
     before: Option<Before>,
+    prepared: Vec<Preparation>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -138,14 +142,17 @@ impl State {
 impl Held {
     /// The device is on `driver` now, as the domain wants it: what is there to be given back? If nothing had to be done, it may
     /// be so by our doing all the same, for this domain or for one that is about to give it back. Pure.
-    pub fn settle(&mut self, driver: Option<DriverName>, is_taken_now: bool, earlier: &[&Held]) {
+    pub fn settle(&mut self, driver: Option<DriverName>, taken_now: Option<&[Preparation]>, earlier: &[&Held]) {
         self.driver = driver;
-        if is_taken_now {
+        if let Some(prepared) = taken_now {
+            self.prepared.extend_from_slice(prepared);
             return;
         }
         let is_same = |other: &&&Held| other.address == self.address && other.incarnation == self.incarnation;
         let is_ours = |other: &&&Held| other.driver == self.driver || other.driver.is_none();
-        self.before = earlier.iter().filter(is_same).filter(is_ours).find_map(|other| other.before.clone());
+        let earlier = earlier.iter().filter(is_same).filter(is_ours).find(|other| other.before.is_some());
+        self.before = earlier.and_then(|other| other.before.clone());
+        self.prepared = earlier.map(|other| other.prepared.clone()).unwrap_or_default();
     }
 }
 
@@ -172,6 +179,7 @@ impl From<&State> for File {
                 .before
                 .as_ref()
                 .map(|before| Before { driver: name(&before.driver), driver_override: before.driver_override.clone() }),
+            prepared: held.prepared.clone(),
         };
         File {
             schema: 1,
@@ -196,6 +204,7 @@ impl TryFrom<File> for State {
                 incarnation: entry.incarnation,
                 driver: entry.driver.map(driver).transpose()?,
                 before: entry.before.map(binding).transpose()?,
+                prepared: prepared(entry.prepared)?,
             })
         });
         Ok(State { uuid, name: file.name, devices: devices.collect::<Result<_, String>>()? })
@@ -207,6 +216,15 @@ fn driver(name: String) -> Result<DriverName, String> {
     match name.is_empty() || name.contains('/') || name == ".." {
         true => Err(format!("'{}' is no driver's name", name.escape_default())),
         false => Ok(DriverName::from_kernel(name)),
+    }
+}
+
+fn prepared(steps: Vec<Preparation>) -> Result<Vec<Preparation>, String> {
+    let has_words =
+        |step: &Preparation| !step.command.is_empty() && step.undo.as_ref().is_none_or(|undo| !undo.is_empty());
+    match steps.iter().all(has_words) {
+        true => Ok(steps),
+        false => Err("a step without a program".to_string()),
     }
 }
 
@@ -225,9 +243,22 @@ mod tests {
             incarnation: Some(7),
             driver: Some("mlx5_vfio_pci".parse().unwrap()),
             before: Some(before),
+            prepared: vec![step()],
         };
-        let kept = Held { address: "10000:e1:00.0".parse().unwrap(), incarnation: None, driver: None, before: None };
+        let address = "10000:e1:00.0".parse().unwrap();
+        let kept = Held { address, incarnation: None, driver: None, before: None, prepared: Vec::new() };
         State { uuid: Uuid::parse(uuid).unwrap(), name: "guest \"1\"".to_string(), devices: vec![held, kept] }
+    }
+
+    fn step() -> Preparation {
+        Preparation {
+            what: "sets it up".to_string(),
+            command: vec!["/x".to_string()],
+            undo: Some(vec!["/y".to_string(), "z".to_string()]),
+            timeout: Some(std::time::Duration::from_secs(5)),
+            is_done: false,
+            variables: vec![("VFIOCTL_ADDRESS".to_string(), "0000:3b:00.1".to_string())],
+        }
     }
 
     const ONE: &str = "6b1f3c9a-8a3e-4c7e-9b8e-1f2d3c4b5a69";
@@ -263,6 +294,8 @@ mod tests {
             incarnation: Some(incarnation),
             driver,
             before: before.cloned(),
+            // What was done for this domain or an earlier one goes with how the device was before.
+            prepared: before.filter(|before| **before == native).map(|_| step()).into_iter().collect(),
         };
         let taken = held(7, vfio(), Some(&native));
         let killed = held(7, None, Some(&native));
@@ -280,7 +313,7 @@ mod tests {
             (false, vec![&found, &moved, &anew], None),
         ] {
             let mut settled = held(7, None, Some(&now));
-            settled.settle(vfio(), is_taken_now, &earlier);
+            settled.settle(vfio(), is_taken_now.then_some(&[]), &earlier);
             assert_eq!(settled, held(7, vfio(), expected), "{is_taken_now} {earlier:?}");
         }
     }

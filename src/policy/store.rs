@@ -98,10 +98,9 @@ impl Draft {
         host: &Host,
         address: Address,
         modalias: Option<&Modalias>,
-        driver: &Choice,
-        recipe: Option<&Recipe>,
+        terms: Terms<'_>,
     ) -> Result<Draft, StoreError> {
-        Draft::by("import-driverctl", host, address, modalias, Terms { driver, require: &[], recipe })
+        Draft::by("import-driverctl", host, address, modalias, terms)
     }
 
     fn by(
@@ -257,7 +256,7 @@ mod tests {
         let (_root, host, address, modalias) = setup();
         let other = "pci:v00008086d00001533sv00008086sd00000000bc02sc00i00".parse().unwrap();
         for (guard, expected) in [(Some(&modalias), false), (None, true)] {
-            Draft::import(&host, address, guard, &Choice::None, None).unwrap().commit().unwrap();
+            Draft::import(&host, address, guard, Terms { driver: &Choice::None, ..AUTO }).unwrap().commit().unwrap();
             assert!(has_own_file(&host, address));
             let (policy, _) = Policy::read(&host);
             let device = |modalias: &Modalias| {

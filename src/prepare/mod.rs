@@ -9,12 +9,14 @@ mod recipe;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use program::command;
 pub use ready::Preparer;
 pub use recipe::{Recipe, RecipeError, Template, Written};
 
 /// A step as it will be run.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Preparation {
     /// What it is for.
     pub what: String,
@@ -27,7 +29,7 @@ pub struct Preparation {
     /// It shows that it is done already: it need not be run, nor put back.
     pub is_done: bool,
     /// What it finds in its environment, besides what every step does.
-    pub variables: Vec<(&'static str, String)>,
+    pub variables: Vec<(String, String)>,
 }
 
 /// Words as a shell would take them, for showing.

@@ -139,6 +139,7 @@ impl<'a> Preparer<'a> {
         let mut variables =
             vec![("VFIOCTL_ADDRESS", self.device.address.to_string()), ("VFIOCTL_DRIVER", driver.to_string())];
         variables.extend(self.device.pf.map(|pf| ("VFIOCTL_PF", pf.to_string())));
+        let variables = variables.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
         Ok(Preparation {
             what,
             command: self.fill(&written.run, driver)?,

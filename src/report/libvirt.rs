@@ -94,7 +94,7 @@ pub struct CheckView {
     /// Devices that the domain does not ask for, and that keep the group from it.
     pub blocked_by: Vec<Blocker>,
     /// Who has it open.
-    pub holders: Vec<HolderView>,
+    pub holders: Vec<Holder>,
     /// The domain that has it.
     pub in_use_by: Option<String>,
     /// The driver that libvirt takes by itself; null with `managed='no'`.
@@ -115,19 +115,6 @@ pub struct CheckView {
     pub notes: Vec<String>,
     /// Why the domain could not start.
     pub error: Option<Failure>,
-}
-
-/// A process that has a device open.
-#[derive(Serialize, Debug)]
-pub struct HolderView {
-    pid: u32,
-    command: String,
-}
-
-impl From<&Holder> for HolderView {
-    fn from(holder: &Holder) -> HolderView {
-        HolderView { pid: holder.pid, command: holder.command.clone() }
-    }
 }
 
 impl CheckView {
@@ -178,7 +165,7 @@ fn device_text(device: &CheckView, has_hook: bool) -> String {
         row("in use by", format!("domain {}", printable(owner)));
     }
     for holder in &device.holders {
-        row("open in", format!("{} (pid {})", printable(&holder.command), holder.pid));
+        row("in use", printable(&holder.to_string()));
     }
     if let Some(reason) = &device.libvirt_reason {
         let reason = printable(reason);

@@ -26,7 +26,7 @@ pub use device::{Blocker, DeviceView, GroupView, PolicyView, ShowView, list, sho
 pub use driverctl::lines;
 pub use drivers::{DriverView, drivers};
 pub use import::{Import, imports};
-pub use libvirt::{CheckView, HolderView, SnippetView, StartView, snippets, start};
+pub use libvirt::{CheckView, SnippetView, StartView, snippets, start};
 pub use probe::{ProbeView, probe};
 pub use results::{remarks, results, udev_property};
 pub use sriov::{PfView, SriovOutcome, SriovView, VfView, sriov_list, sriov_set, sriov_show};

@@ -44,7 +44,7 @@ pub struct VfView {
     vfio: bool,
     iommu_group: Option<u32>,
     policy: Option<PolicyView>,
-    held_by: Vec<Holder>,
+    holders: Vec<Holder>,
     uses: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ impl VfView {
             vfio: vf.is_vfio_device,
             iommu_group: vf.device.iommu_group,
             policy,
-            held_by: vf.holders,
+            holders: vf.holders,
             uses: vf.uses,
         }
     }
@@ -164,7 +164,7 @@ fn rows(vfs: &[VfView]) -> Vec<Vec<String>> {
     let row = |vf: &VfView| {
         let driver = vf.driver.as_ref().map_or_else(dash, |driver| printable(driver.as_str()));
         let policy = vf.policy.as_ref().filter(|policy| policy.mismatch.is_none());
-        let held = vf.held_by.iter().map(|holder| format!("{} (pid {})", holder.command, holder.pid));
+        let held = vf.holders.iter().map(Holder::to_string);
         let uses: Vec<String> = held.chain(vf.uses.iter().cloned()).collect();
         vec![
             vf.number.to_string(),

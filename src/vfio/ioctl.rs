@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The calls of VFIO and iommufd, one function each, safe to call with any descriptor. The layouts and numbers are those of
+//! The calls of VFIO and iommufd, one function each, safe to call with any descriptor of VFIO or iommufd. The layouts and numbers are those of
 //! the kernel's `include/uapi/linux/vfio.h` (7.3); all are `_IO` calls, whose number does not tell the size of what they
 //! take, so that is in its first word, `argsz`.
 //!

@@ -17,8 +17,8 @@ use crate::gather;
 use crate::kernel_name::DriverName;
 use crate::libvirt::{self, Domain, HostDevice, Situation, State, is_hook_installed};
 use crate::names::Database;
-use crate::outcome::{DeviceResult, Failure};
-use crate::report::{self, Blocker, CheckView, HolderView, StartView};
+use crate::outcome::{Failure, Kind};
+use crate::report::{self, Blocker, CheckView, StartView};
 use crate::sysfs::Device;
 
 /// Looks, and says what was found.
@@ -110,7 +110,7 @@ impl Checker<'_> {
         view.driver_override = facts.driver_override.clone();
         view.is_vfio_device = facts.is_vfio_device;
         view.iommu_group = device.iommu_group;
-        view.holders = facts.holders.iter().map(HolderView::from).collect();
+        view.holders.clone_from(&facts.holders);
         let blockers = facts.siblings.iter().filter(|sibling| sibling.blocks_group());
         view.blocked_by = blockers
             .filter_map(|sibling| Some(Blocker { address: sibling.address, driver: sibling.driver.clone()? }))
@@ -135,13 +135,31 @@ impl Checker<'_> {
             return Ok(());
         }
 
-        let wish = self.wishes.of(asked, &device)?;
-        view.hook_reason = Some(wish.reason.clone());
-        let planned: DeviceResult = binder.bind(address, |_| Ok(Some(wish.request.clone())))?;
-        view.steps = planned.steps;
-        view.notes.extend(planned.warnings);
-        let driver = wish.driver(&candidates);
-        view.hook_driver = driver.clone();
+        let wish = self.wishes.of(asked, &device).and_then(|wish| {
+            view.hook_reason = Some(wish.reason.clone());
+            let planned = binder.bind(address, |_| Ok(Some(wish.request.clone())))?;
+            Ok((wish, planned))
+        });
+        let driver = match wish {
+            Ok((wish, planned)) => {
+                view.steps = planned.steps;
+                view.notes.extend(planned.warnings);
+                view.hook_driver = wish.driver(&candidates);
+                view.hook_driver.clone()
+            }
+            // What is ours to refuse libvirt does not know of; the rest holds for it as well.
+            Err(failure)
+                if !self.has_hook
+                    && matches!(
+                        failure.kind,
+                        Kind::Identity | Kind::Requirement | Kind::Preparation | Kind::Conflict
+                    ) =>
+            {
+                view.notes.push(format!("the hook, which is not installed, would refuse that: {}", failure.message));
+                None
+            }
+            Err(failure) => return Err(failure),
+        };
         let driver = driver.unwrap_or_else(|| taken.name.clone());
         let situation = Situation {
             asked,

@@ -24,6 +24,7 @@ use crate::lock::DeviceLock;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
 use crate::plan::{self, Binding, Manner};
 use crate::policy::{Decision, Policy};
+use crate::prepare::Preparation;
 use crate::report;
 use crate::sysfs::{self, Device, Overrides};
 
@@ -88,7 +89,8 @@ fn prepare(context: &Context, domain: Domain, version: Option<Version>) -> Resul
     for (held, result) in state.devices.iter_mut().zip(&results).filter(|(_, result)| result.error.is_none()) {
         let elsewhere = others.iter().filter_map(|other| other.held(held.address, held.incarnation));
         let earlier: Vec<&Held> = again.iter().chain(elsewhere).collect();
-        held.settle(result.driver.clone(), result.outcome == Outcome::Bound, &earlier);
+        let taken = (result.outcome == Outcome::Bound).then_some(result.prepared.as_slice());
+        held.settle(result.driver.clone(), taken, &earlier);
     }
     if results.iter().any(|result| result.error.is_some()) && !context.is_dry_run {
         let is_taken = |held: &Held, result: &DeviceResult| result.error.is_none() || again.iter().any(|a| a == held);
@@ -96,7 +98,7 @@ fn prepare(context: &Context, domain: Domain, version: Option<Version>) -> Resul
         let taken: Vec<Held> = taken.map(|(held, _)| held.clone()).filter(|held| held.before.is_some()).collect();
         let back = give_back(context, &binder, &policy, &others, &taken);
         // Whatever else failed was put back at once.
-        let is_stuck = |kind| matches!(kind, Kind::NotRestored | Kind::Timeout);
+        let is_stuck = |failure: &Failure| failure.kind == Kind::NotRestored || failure.is_stuck;
         state.devices.retain(|held| {
             left.contains(held) || is_left_over(held, &back, |_| true) || is_left_over(held, &results, is_stuck)
         });
@@ -143,9 +145,9 @@ fn release(context: &Context, domain: Domain) -> Result<u8> {
 }
 
 /// Is a device neither as the domain wants it nor as it was before? So it is where something failed, in a way that `is_so`.
-fn is_left_over(held: &Held, results: &[DeviceResult], is_so: impl Fn(Kind) -> bool) -> bool {
+fn is_left_over(held: &Held, results: &[DeviceResult], is_so: impl Fn(&Failure) -> bool) -> bool {
     let result = results.iter().find(|result| result.address == held.address);
-    result.and_then(|result| result.error.as_ref()).is_some_and(|failure| is_so(failure.kind))
+    result.and_then(|result| result.error.as_ref()).is_some_and(is_so)
 }
 
 fn keep(context: &Context, state: &State) -> Result<(), StateError> {
@@ -206,7 +208,8 @@ fn look(context: &Context, address: Address, again: &[Held]) -> Result<Held> {
     let driver = gather::driver_of(&context.host, address)?;
     let driver_override =
         Overrides::new(&context.host, context.timeout).read(address).map_err(|error| bind::held(address, error))?;
-    Ok(Held { address, incarnation, driver: None, before: Some(Binding { driver, driver_override }) })
+    let before = Some(Binding { driver, driver_override });
+    Ok(Held { address, incarnation, driver: None, before, prepared: Vec::new() })
 }
 
 /// Gives back what was taken, but for what another domain has by now.
@@ -245,7 +248,7 @@ fn give_one_back(
     let device = context.device(address)?;
     let is_as_left = held.driver.is_none() || device.driver == held.driver;
     match &held.before {
-        Some(before) if is_as_left => restore(context, address, before),
+        Some(before) if is_as_left => restore(context, address, before, &held.prepared),
         None if is_as_left => Ok(context.unchanged(address)),
         // libvirt has given it to its native driver, with the override cleared, and so without what is kept for it.
         _ => match policy.decide(&device) {
@@ -277,12 +280,17 @@ fn apply_again(
     })
 }
 
-fn restore(context: &Context, address: Address, before: &Binding) -> Result<DeviceResult, Failure> {
+fn restore(
+    context: &Context,
+    address: Address,
+    before: &Binding,
+    prepared: &[Preparation],
+) -> Result<DeviceResult, Failure> {
     let is_registered = before.driver.as_ref().is_none_or(|driver| sysfs::is_registered(&context.host, driver));
     let plan = || {
         let facts = gather::facts(&context.host, context.device(address)?, context.timeout)
             .map_err(|error| bind::held(address, error))?;
-        let steps = plan::give_back_to(&facts, before, is_registered)?;
+        let steps = plan::give_back_to(&facts, before, prepared, is_registered)?;
         Ok::<_, Failure>((facts, steps))
     };
     if context.is_dry_run {
