@@ -2,6 +2,8 @@
 //! From facts to a plan, or a refusal. Pure: every rule about what may and what should be done to a device is here, and a
 //! plan is a value that can be shown, tested and thrown away.
 
+use std::fmt;
+
 use crate::address::Address;
 use crate::catalog::Catalog;
 use crate::guard::Holder;
@@ -43,6 +45,11 @@ impl Facts {
         })
     }
 
+    /// The members of its group that keep it from a guest.
+    pub fn blockers(&self) -> impl Iterator<Item = &Sibling> {
+        self.siblings.iter().filter(|sibling| sibling.blocks_group())
+    }
+
     fn is_on(&self, driver: &str) -> bool {
         self.device.driver.as_ref().is_some_and(|current| current.as_str() == driver)
     }
@@ -69,6 +76,12 @@ impl Sibling {
     pub fn blocks_group(&self) -> bool {
         let harmless = |driver: &DriverName| ["pcieport", "pci-stub"].contains(&driver.as_str());
         !self.is_vfio_device && self.driver.as_ref().is_some_and(|driver| !harmless(driver))
+    }
+}
+
+impl fmt::Display for Sibling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.address, self.driver.as_ref().map_or("no driver", DriverName::as_str))
     }
 }
 
@@ -332,12 +345,7 @@ fn doubts(wanted: &Wanted) -> Vec<String> {
 
 fn group_warning(facts: &Facts) -> Option<String> {
     let group = facts.group.as_ref()?;
-    let blockers: Vec<String> = facts
-        .siblings
-        .iter()
-        .filter(|sibling| sibling.blocks_group())
-        .map(|sibling| format!("{} on {}", sibling.address, sibling.driver.as_ref().map_or("", DriverName::as_str)))
-        .collect();
+    let blockers: Vec<String> = facts.blockers().map(Sibling::to_string).collect();
     (!blockers.is_empty()).then(|| {
         format!(
             "IOMMU group {} cannot be given to a guest yet: it also holds {}; bind or unbind these too",

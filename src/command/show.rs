@@ -51,9 +51,7 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
         kind: group.kind.clone(),
         devices: group.devices.clone(),
         blocked_by: facts
-            .siblings
-            .iter()
-            .filter(|sibling| sibling.blocks_group())
+            .blockers()
             .filter_map(|sibling| Some(Blocker { address: sibling.address, driver: sibling.driver.clone()? }))
             .collect(),
         is_direct_mapped: group.is_direct_mapped,

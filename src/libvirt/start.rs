@@ -9,7 +9,7 @@ use crate::guard::Holder;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
 use crate::outcome::{Failure, Kind};
-use crate::plan::Facts;
+use crate::plan::{Facts, Sibling};
 
 /// How things stand with a device that a domain asks for.
 #[derive(Debug)]
@@ -70,13 +70,7 @@ impl Situation<'_> {
                 "bind it to vfio-pci, or update libvirt to 9.7 or newer",
             ));
         }
-        let blockers = facts.siblings.iter().filter(|sibling| sibling.blocks_group());
-        let blockers: Vec<String> = blockers
-            .map(|sibling| {
-                let driver = sibling.driver.as_ref().map_or("", DriverName::as_str);
-                format!("{} on {driver}", sibling.address)
-            })
-            .collect();
+        let blockers: Vec<String> = facts.blockers().map(Sibling::to_string).collect();
         let group = facts.group.as_ref().filter(|_| !blockers.is_empty())?;
         Some(Failure::new(
             Kind::Unsafe,

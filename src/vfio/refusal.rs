@@ -6,9 +6,8 @@ use rustix::io::Errno;
 use super::open::{Refused, Step, Way};
 use crate::catalog::Catalog;
 use crate::guard::Holder;
-use crate::kernel_name::DriverName;
 use crate::outcome::{Failure, Kind};
-use crate::plan::Facts;
+use crate::plan::{Facts, Sibling};
 use crate::sysfs::control::describe;
 
 /// What speaks against opening a device, before anything is opened.
@@ -135,12 +134,7 @@ fn in_use(facts: &Facts) -> Failure {
 
 fn not_viable(facts: &Facts, message: String) -> Failure {
     let group = facts.group.as_ref().map_or(String::new(), |group| format!(" {}", group.number));
-    let blockers: Vec<String> = facts
-        .siblings
-        .iter()
-        .filter(|sibling| sibling.blocks_group())
-        .map(|sibling| format!("{} on {}", sibling.address, sibling.driver.as_ref().map_or("", DriverName::as_str)))
-        .collect();
+    let blockers: Vec<String> = facts.blockers().map(Sibling::to_string).collect();
     if blockers.is_empty() {
         let message = format!("{message}: another user has IOMMU group{group}, or a driver in it does DMA of its own");
         return Failure::new(Kind::Unsafe, message, format!("'vfioctl show {}' shows the group", facts.device.address));

@@ -38,7 +38,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 CACHE_VARIABLE = "VFIOCTL_VM_CACHE"
 KVM_BOOT_SECONDS = 25
-# Guests have two processors each and wait much of the time.
+# Guests wait much of the time.
 JOBS = 2
 # As many cases that were late are tried once more.
 MOST_LATE = 5

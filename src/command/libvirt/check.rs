@@ -111,7 +111,7 @@ impl Checker<'_> {
         view.is_vfio_device = facts.is_vfio_device;
         view.iommu_group = device.iommu_group;
         view.holders.clone_from(&facts.holders);
-        let blockers = facts.siblings.iter().filter(|sibling| sibling.blocks_group());
+        let blockers = facts.blockers();
         view.blocked_by = blockers
             .filter_map(|sibling| Some(Blocker { address: sibling.address, driver: sibling.driver.clone()? }))
             .collect();
