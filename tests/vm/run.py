@@ -99,6 +99,7 @@ class Runner:
         self.keep = options.keep
         self.jobs = 1 if options.keep else options.jobs
         self.names = options.kernel or kernels.defaults()
+        self.asked = set(options.case)
         self.cases = {name: importlib.import_module(f"cases.{name}") for name in options.case or case_names()}
         self.runs = cache / "runs"
         self.tools = image.tools(cache)
@@ -164,9 +165,9 @@ class Runner:
         return {name: kernels.prepare(self.cache, name, self.tools) for name in names}
 
     def runs_on(self, kernel, name):
-        """Whether the case is for this kernel; one that is for none of those asked for is an error, not a pass."""
+        """Whether the case is for this kernel; one that was asked for and is for none is an error, not a pass."""
         only = getattr(self.cases[name], "KERNELS", kernels.KERNELS)
-        if not set(only) & set(self.names):
+        if name in self.asked and not set(only) & set(self.names):
             raise FileNotFoundError(f"case {name} is for kernel {', '.join(only)} alone")
         return kernel in only
 
@@ -215,7 +216,8 @@ class Runner:
         late = directory.with_name(f"{name}-late")
         shutil.rmtree(late, ignore_errors=True)
         directory.rename(late)
-        print(f"late  {kernel.name:5} {name:20} {seconds:5.1f} s\n{problem}\nonce more, alone; logs: {late}", flush=True)
+        print(f"late  {kernel.name:5} {name:20} {seconds:5.1f} s\n{problem}", flush=True)
+        print(f"once more, with nothing beside it; the logs are now in {late}", flush=True)
         self.report(kernel, name, *self.run_case(boot, kernel, name))
 
     def attempt(self, case, boot, kernel, directory):
