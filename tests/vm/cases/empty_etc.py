@@ -4,6 +4,8 @@
 from check import equal, expect
 
 SYSTEM = True
+# Of no kernel in particular, and long.
+KERNELS = ["6.12"]
 READ_ONLY_USR = True
 EMPTY_ETC = True
 FILES = {

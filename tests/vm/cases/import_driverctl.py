@@ -5,6 +5,8 @@ from check import equal, expect
 from machine import POLICY
 
 SYSTEM = True
+# Of no kernel in particular, and long.
+KERNELS = ["6.12"]
 
 
 def run(vm):
