@@ -100,14 +100,9 @@ pub fn ask(command: &mut Command, input: &[u8], timeout: Duration, limit: usize)
     let stdout = Tail::of(child.stdout.take().expect("it was asked to be piped"), limit);
     // One that has ended by now has said what it had to say.
     let _ = child.stdin.take().expect("it was asked to be piped").write_all(input);
-    match wait(&mut child, timeout).map_err(start)? {
-        // It may be more than was read while it ran, and half an answer is none.
-        Some(status) => Ok(Answer { status, stdout: stdout.end_within(timeout), stderr: stderr.end().text() }),
-        None => {
-            kill(child);
-            Err(RunError::TimedOut { program, after: timeout })
-        }
-    }
+    let status = end_of(child, program, timeout)?;
+    // It may be more than was read while it ran, and half an answer is none.
+    Ok(Answer { status, stdout: stdout.end_within(timeout), stderr: stderr.end().text() })
 }
 
 /// Runs a command as [`run`] does, and keeps the last `limit` bytes of what it prints, also where it does not end.
@@ -138,12 +133,19 @@ pub fn run(command: &mut Command, timeout: Duration) -> Result<Finished, RunErro
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(start)?;
     let stderr = Tail::of(child.stderr.take().expect("it was asked to be piped"), COMPLAINT);
-    match wait(&mut child, timeout).map_err(start)? {
-        Some(status) => Ok(Finished { status, stderr: stderr.end().text() }),
-        None => {
+    let status = end_of(child, program, timeout)?;
+    Ok(Finished { status, stderr: stderr.end().text() })
+}
+
+/// Waits for a child's end; one that does not come to it is killed.
+fn end_of(mut child: Child, program: String, timeout: Duration) -> Result<ExitStatus, RunError> {
+    match wait(&mut child, timeout) {
+        Ok(Some(status)) => Ok(status),
+        Ok(None) => {
             kill(child);
             Err(RunError::TimedOut { program, after: timeout })
         }
+        Err(source) => Err(RunError::Start { program, source }),
     }
 }
 
