@@ -1,29 +1,18 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Bound devices say what they can do, and are as before; one in use, unbound or in a shared group is left alone."""
 
+import probing
 from check import equal, expect
 from machine import KMOD, SYSFS, expect_unchanged, quiet
+from probing import NOT_PERMITTED, OTHER_TOKEN, PF, REFUSED, TESTDEV, TOKEN, VF, find_edu
 
 VARIANTS = True
-# edu behind a root port of its own; and beside the test device's, in the group of their bridge, one on a native driver.
-DEVICES = [
-    "pcie-root-port,id=edu-port,chassis=11,slot=11,addr=0x16",
-    "edu,bus=edu-port",
-    "virtio-net-pci,bus=conventional,addr=0x2,romfile=",
-]
-
-EDU = "1234:11e8"
-TESTDEV = "1b36:0005"
-PF, VF = "8086:10c9", "8086:10ca"
-TOKEN = "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3"
-OTHER_TOKEN = "00000000-5a5f-4f5a-a211-f591514ba1f3"
-
-REFUSED, NOT_PERMITTED = 4, 6
+DEVICES = probing.DEVICES
 
 
 def run(vm):
     nic, other = vm.nics()
-    (edu,) = (address for address in vm.with_id(EDU) if not address.startswith("0000:00:"))
+    edu = find_edu(vm)
     unbound(vm, edu)
 
     for address in (edu, nic):

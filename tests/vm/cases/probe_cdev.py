@@ -1,29 +1,20 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """On a kernel with iommufd a device is asked through its own node, and one in use there is left alone."""
 
+import probing
 from check import equal, expect
 from machine import SYSFS, expect_unchanged, quiet
+from probing import NOT_PERMITTED, OTHER_TOKEN, PF, REFUSED, TESTDEV, TOKEN, VF, find_edu
 
 # Debian's kernels have no iommufd, so that it is built for one, from 170 MB of source; 6.1 is from before devices had nodes.
 IOMMUFD = True
 KERNELS = ["7"]
-DEVICES = [
-    "pcie-root-port,id=edu-port,chassis=11,slot=11,addr=0x16",
-    "edu,bus=edu-port",
-    "virtio-net-pci,bus=conventional,addr=0x2,romfile=",
-]
-
-EDU = "1234:11e8"
-TESTDEV = "1b36:0005"
-PF, VF = "8086:10c9", "8086:10ca"
-TOKEN = "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3"
-OTHER_TOKEN = "00000000-5a5f-4f5a-a211-f591514ba1f3"
-REFUSED, NOT_PERMITTED = 4, 6
+DEVICES = probing.DEVICES
 
 
 def run(vm):
     nic, _ = vm.nics()
-    (edu,) = (address for address in vm.with_id(EDU) if not address.startswith("0000:00:"))
+    edu = find_edu(vm)
     (testdev,) = vm.with_id(TESTDEV)
     for address in (nic, edu, testdev):
         vm.result("bind", address, "--no-save")
