@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::processes;
 use crate::address::Address;
 use crate::host::Host;
 
@@ -95,9 +96,7 @@ pub fn users(host: &Host) -> Vec<User> {
         };
         let open = open_in(&process.path());
         if !open.is_empty() {
-            let command = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            // A process names itself; what would steer a terminal is left out.
-            let command = command.chars().filter(|c| !c.is_control()).collect();
+            let command = processes::command(&process.path());
             users.push(User { pid, command, open });
         }
     }

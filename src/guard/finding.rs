@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What this host would lose if a device went from its driver.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// What a device is in use as, the most harmful to lose first.
+#[derive(ValueEnum, Serialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum Use {
+    /// The running system lives on it: its root or another file system it cannot do without, or swap
+    RootDisk,
+    /// It carries the remote session of whoever asks
+    Session,
+    /// A file system or another user of a disk
+    Disk,
+    /// A network interface that is up, or part of another one
+    Network,
+    /// What is seen on a screen
+    Display,
+    /// The kernel's console, or what its crash dump needs
+    Console,
+    /// The only keyboard
+    Input,
+    /// The trusted platform module
+    Tpm,
+    /// Sound that plays or is recorded
+    Sound,
+}
+
+impl Use {
+    /// As it is typed and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Use::RootDisk => "root-disk",
+            Use::Session => "session",
+            Use::Disk => "disk",
+            Use::Network => "network",
+            Use::Display => "display",
+            Use::Console => "console",
+            Use::Input => "input",
+            Use::Tpm => "tpm",
+            Use::Sound => "sound",
+        }
+    }
+
+    /// Would nobody be left to put it right?
+    pub fn is_fatal(self) -> bool {
+        matches!(self, Use::RootDisk | Use::Session)
+    }
+}
+
+/// One thing that would be lost.
+#[derive(Serialize, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Finding {
+    /// As what the device is in use.
+    #[serde(rename = "kind")]
+    pub used_as: Use,
+    /// By what: names the disk, interface or node and the mount point, process or whatever else uses it; without the device's
+    /// address.
+    pub message: String,
+    /// A command that ends it, where there is one.
+    pub mend: Option<String>,
+}
+
+impl Finding {
+    /// Something that no single command ends.
+    pub fn new(used_as: Use, message: impl Into<String>) -> Finding {
+        Finding { used_as, message: message.into(), mend: None }
+    }
+
+    /// The same, with the command that ends it.
+    pub fn mended_by(self, command: impl Into<String>) -> Finding {
+        Finding { mend: Some(command.into()), ..self }
+    }
+}
