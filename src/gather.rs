@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::catalog::{Catalog, Driver};
-use crate::guard;
+use crate::guard::{self, Finding, Use};
 use crate::host::Host;
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::matcher::{Match, Modalias, rank};
@@ -222,25 +222,29 @@ fn count(host: &Host, address: Address, attribute: &str) -> Result<u16, ReadErro
 
 /// Reads all that plans need; `patience` is for the override, which on older kernels waits for the device's lock.
 pub fn facts(host: &Host, device: Device, patience: Duration) -> Result<Facts, ReadError> {
-    let facts = facts_but_holders(host, device, patience)?;
-    Ok(with_holders(host, facts))
+    let facts = facts_but_users(host, device, patience)?;
+    with_users(host, facts)
 }
 
-/// The same without the processes that hold the device: looking through all processes is for what is to be taken away.
-pub fn facts_but_holders(host: &Host, device: Device, patience: Duration) -> Result<Facts, ReadError> {
+/// The same without those who use the device: looking through all processes and mounts is for what is to be taken away.
+pub fn facts_but_users(host: &Host, device: Device, patience: Duration) -> Result<Facts, ReadError> {
     let driver_override = Overrides::new(host, patience).read(device.address)?;
     surroundings(host, device, driver_override)
 }
 
 /// Adds these.
-pub fn with_holders(host: &Host, mut facts: Facts) -> Facts {
+pub fn with_users(host: &Host, mut facts: Facts) -> Result<Facts, ReadError> {
+    let address = facts.device.address;
     if facts.is_vfio_device {
-        facts.holders = guard::holders(host, facts.device.address, facts.device.iommu_group, &facts.vfio_devices);
+        facts.holders = guard::holders(host, address, facts.device.iommu_group, &facts.vfio_devices);
     }
-    facts
+    if facts.device.driver.is_some() {
+        facts.findings = guard::findings(host, address)?;
+    }
+    Ok(facts)
 }
 
-/// Reads the rest but the holders, where the override is known or does not matter.
+/// Reads the rest but the users, where the override is known or does not matter.
 pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>) -> Result<Facts, ReadError> {
     let group = device.iommu_group.map(|number| Group::read(host, number)).transpose()?;
     let mut siblings = Vec::new();
@@ -263,6 +267,7 @@ pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>
         group,
         siblings,
         holders: Vec::new(),
+        findings: Vec::new(),
         may_lack_iommu: fs::read(unsafe_mode).is_ok_and(|text| text.starts_with(b"Y")),
         device,
     })
@@ -286,7 +291,9 @@ pub fn vfs(host: &Host, pf: &sysfs::Pf, patience: Duration) -> Result<(Vec<Vf>, 
             true => guard::holding(&users, address, device.iommu_group, &names),
             false => Vec::new(),
         };
-        let uses = guard::interfaces_in_use(host, address)?;
+        let mut uses = guard::findings(host, address)?;
+        let interfaces = guard::interfaces_in_use(host, address)?;
+        uses.extend(interfaces.into_iter().map(|interface| Finding::new(Use::Network, interface)));
         vfs.push(Vf { number, device, driver_override, is_vfio_device, holders, uses, domain: None });
     }
     Ok((vfs, errors))

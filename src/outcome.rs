@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use crate::address::Address;
+use crate::guard::Finding;
 use crate::kernel_name::DriverName;
 use crate::prepare::Preparation;
 
@@ -101,6 +102,9 @@ pub struct Failure {
     pub hint: Option<String>,
     /// The commands that mend it, in order, as one would type them, where there are such.
     pub mend: Vec<String>,
+    /// What this host uses the device for, where that is the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
     /// Does somebody wait in the kernel for the device? Then whatever else is done to it waits as well.
     #[serde(skip)]
     pub is_stuck: bool,
@@ -177,7 +181,7 @@ impl Failure {
 
     /// A failure that says all there is to say.
     pub fn plain(kind: Kind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), hint: None, mend: Vec::new(), is_stuck: false }
+        Failure { kind, message: message.into(), hint: None, mend: Vec::new(), findings: Vec::new(), is_stuck: false }
     }
 
     /// A call into the kernel that did not come back.

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::address::Address;
 use crate::catalog::Catalog;
-use crate::guard::Holder;
+use crate::guard::{Finding, Holder, Use, Uses};
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::modules::ModuleState;
 use crate::outcome::{Failure, Kind};
@@ -31,6 +31,8 @@ pub struct Facts {
     pub siblings: Vec<Sibling>,
     /// The processes that hold it, or its group, through VFIO.
     pub holders: Vec<Holder>,
+    /// What this host would lose without it, the most harmful first.
+    pub findings: Vec<Finding>,
     /// May VFIO do without an IOMMU here (`enable_unsafe_noiommu_mode`)?
     pub may_lack_iommu: bool,
 }
@@ -216,6 +218,8 @@ pub struct Manner {
     pub any_driver: bool,
     /// Also a device that another framework has made a VFIO device of.
     pub take_over: bool,
+    /// Also what this host would lose with it.
+    pub acknowledged: Uses,
     /// Up to the driver, but not to it: the device is left on none, for whoever probes it next.
     pub is_unprobed: bool,
 }
@@ -227,7 +231,7 @@ pub fn bind(facts: &Facts, wanted: &Wanted, manner: Manner) -> Result<BindPlan, 
         check_no_bridge(device)?;
     }
     let targets = match wanted {
-        Wanted::NoDriver => return keep_off(facts),
+        Wanted::NoDriver => return keep_off(facts, manner.acknowledged),
         Wanted::Named(target) => vec![target.clone()],
         Wanted::Best(candidates) => best_targets(device, candidates, manner.is_strict)?,
     };
@@ -243,9 +247,10 @@ pub fn bind(facts: &Facts, wanted: &Wanted, manner: Manner) -> Result<BindPlan, 
     if first.state == ModuleState::Missing {
         return Err(missing_module(device.address, first));
     }
-    check_may_leave(facts)?;
+    check_may_leave(facts, manner.acknowledged, "bind")?;
 
     let mut warnings = doubts(wanted);
+    warnings.extend(losses(facts));
     warnings.extend(group_warning(facts).filter(|_| first.is_vfio));
     if manner.is_unprobed {
         let attempt = Attempt { steps: steps_short_of(facts, first)?, target: Some(first.clone()) };
@@ -399,8 +404,9 @@ fn check_no_bridge(device: &Device) -> Result<(), Failure> {
     ))
 }
 
-/// What must not be taken from the driver it is on, whoever is to have it then.
-fn check_may_leave(facts: &Facts) -> Result<(), Failure> {
+/// What must not be taken from the driver it is on, whoever is to have it then; `verb` is what can be told to do it in spite of
+/// what the host would lose.
+fn check_may_leave(facts: &Facts, acknowledged: Uses, verb: &str) -> Result<(), Failure> {
     let device = &facts.device;
     let address = device.address;
     let Some(driver) = &device.driver else { return Ok(()) };
@@ -415,15 +421,51 @@ fn check_may_leave(facts: &Facts) -> Result<(), Failure> {
             format!("'vfioctl sriov {address} 0' removes them; or bind its VFs instead"),
         ));
     }
-    if facts.holders.is_empty() {
-        return Ok(());
+    if !facts.holders.is_empty() {
+        let holders: Vec<String> = facts.holders.iter().map(Holder::to_string).collect();
+        return Err(Failure::new(
+            Kind::Unsafe,
+            format!("{address} is in use: {}; taking {driver} away would wait for them", holders.join(", ")),
+            "stop the VM or program that has it, then try again",
+        ));
     }
-    let holders: Vec<String> = facts.holders.iter().map(Holder::to_string).collect();
-    Err(Failure::new(
-        Kind::Unsafe,
-        format!("{address} is in use: {}; taking {driver} away would wait for them", holders.join(", ")),
-        "stop the VM or program that has it, then try again",
-    ))
+    check_findings(address, &facts.findings, acknowledged, &|force| format!("vfioctl {verb} {force} {address}"))
+}
+
+/// Each kind of loss has to be acknowledged by its name; `command` is what does it in spite of them, given that option.
+pub fn check_findings(
+    address: Address,
+    findings: &[Finding],
+    acknowledged: Uses,
+    command: &dyn Fn(&str) -> String,
+) -> Result<(), Failure> {
+    let open: Vec<Finding> =
+        findings.iter().filter(|finding| !acknowledged.contains(finding.used_as)).cloned().collect();
+    let Some(worst) = open.first() else { return Ok(()) };
+    let messages: Vec<&str> = open.iter().map(|finding| finding.message.as_str()).collect();
+    let mut kinds: Vec<&str> = open.iter().map(|finding| finding.used_as.name()).collect();
+    kinds.dedup();
+    let mend: Vec<String> = open.iter().filter_map(|finding| finding.mend.clone()).collect();
+    let end_it = match mend.as_slice() {
+        [] => "end that first".to_string(),
+        commands => format!("end that first: {}", commands.join(" && ")),
+    };
+    let force = format!("'{}'", command(&format!("--force={}", kinds.join(","))));
+    let (lost, hint) = match worst.used_as {
+        Use::RootDisk => ("this system would not live on without it", format!("only {force} takes it")),
+        Use::Session => ("nobody could reach this host from here any more", format!("only {force} takes it")),
+        _ => ("nothing was touched", format!("{end_it}; {force} takes it all the same")),
+    };
+    Err(Failure {
+        findings: open.clone(),
+        ..Failure::new(Kind::Unsafe, format!("{address} is in use: {}; {lost}", messages.join("; ")), hint)
+            .mended_by(&mend)
+    })
+}
+
+/// What was acknowledged is said once more.
+fn losses(facts: &Facts) -> Vec<String> {
+    facts.findings.iter().map(|finding| format!("taken away in use: {}", finding.message)).collect()
 }
 
 fn missing_module(address: Address, target: &Target) -> Failure {
@@ -496,8 +538,8 @@ fn steps_short_of(facts: &Facts, target: &Target) -> Result<Vec<Step>, Failure> 
 }
 
 /// `none`: an override that is no driver's name, and no driver.
-fn keep_off(facts: &Facts) -> Result<BindPlan, Failure> {
-    check_may_leave(facts)?;
+fn keep_off(facts: &Facts, acknowledged: Uses) -> Result<BindPlan, Failure> {
+    check_may_leave(facts, acknowledged, "bind --driver none")?;
     let none = DriverName::none();
     let mut steps = Vec::new();
     if !facts.has_override(none.as_str()) {
@@ -507,17 +549,17 @@ fn keep_off(facts: &Facts) -> Result<BindPlan, Failure> {
         steps.push(Step::new(Action::Unbind(driver.clone()), "no driver is wanted"));
     }
     let attempts = if steps.is_empty() { Vec::new() } else { vec![Attempt { target: None, steps }] };
-    Ok(BindPlan { attempts, warnings: Vec::new() })
+    Ok(BindPlan { attempts, warnings: losses(facts) })
 }
 
 /// Plans giving a device back to the kernel's own choice, or to `driver`.
-pub fn unbind(facts: &Facts, driver: Option<&Target>) -> Result<Vec<Step>, Failure> {
+pub fn unbind(facts: &Facts, driver: Option<&Target>, acknowledged: Uses) -> Result<Vec<Step>, Failure> {
     let steps = match driver {
         Some(target) => move_to(facts, target)?,
         None => give_back(facts),
     };
     if steps.iter().any(|step| matches!(step.action, Action::Unbind(_))) {
-        check_may_leave(facts)?;
+        check_may_leave(facts, acknowledged, "unbind")?;
     }
     Ok(steps)
 }
@@ -591,7 +633,7 @@ pub fn give_back_to(
 ) -> Result<Vec<Step>, Failure> {
     let mut steps = restore(before, &Binding::from(facts), prepared);
     if steps.iter().any(|step| matches!(step.action, Action::Unbind(_))) {
-        check_may_leave(facts)?;
+        check_may_leave(facts, Uses::NONE, "unbind")?;
     }
     if !is_registered && steps.iter().any(|step| matches!(step.action, Action::Rebind(_))) {
         steps.insert(0, Step::new(Action::LoadNative, "the driver it was on is not loaded any more"));
@@ -666,6 +708,7 @@ mod tests {
             group: Some(Group { number: 7, kind: None, devices: Vec::new(), is_direct_mapped: false }),
             siblings: Vec::new(),
             holders: Vec::new(),
+            findings: Vec::new(),
             may_lack_iommu: false,
         }
     }
@@ -707,7 +750,8 @@ mod tests {
         Ok(plan.attempts.iter().map(|attempt| shown(&attempt.steps)).collect::<Vec<_>>().join(" | "))
     }
 
-    const STRICT: Manner = Manner { is_strict: true, any_driver: false, take_over: false, is_unprobed: false };
+    const STRICT: Manner =
+        Manner { is_strict: true, any_driver: false, take_over: false, acknowledged: Uses::NONE, is_unprobed: false };
 
     #[test]
     fn the_override_comes_first_and_the_fallback_last() {
@@ -857,7 +901,7 @@ mod tests {
         let mut device = facts(VF, Some("vfio-pci"), Some("vfio-pci"));
         device.holders =
             vec![Holder { pid: 41, command: "qemu".to_string(), node: Some("/dev/vfio/7".into()), has_device: None }];
-        let failure = unbind(&device, None).unwrap_err();
+        let failure = unbind(&device, None, Uses::NONE).unwrap_err();
         assert_eq!(failure.kind, Kind::Unsafe);
         assert!(failure.message.contains("qemu (pid 41) has /dev/vfio/7 open"), "{}", failure.message);
         assert_eq!(planned(&device, &mlx5_and_generic(ModuleState::Loaded), STRICT), Err(Kind::Unsafe));
@@ -865,6 +909,42 @@ mod tests {
         // What need not be moved may be held.
         device.device.driver = Some(driver("mlx5_vfio_pci"));
         assert_eq!(planned(&device, &mlx5_and_generic(ModuleState::Loaded), STRICT), Ok(String::new()));
+    }
+
+    #[test]
+    fn what_this_host_lives_on_is_not_taken_away_unasked() {
+        let disk = || Finding::new(Use::Disk, "/srv is mounted from nvme0n1p1").mended_by("umount /srv");
+        let root = || Finding::new(Use::RootDisk, "/ is mounted from nvme0n1p2");
+        let wanted = mlx5_and_generic(ModuleState::Loaded);
+        for (findings, acknowledged, hint) in [
+            (
+                vec![disk()],
+                &[][..],
+                Some("end that first: umount /srv; 'vfioctl bind --force=disk 0000:3b:00.1' takes it all the same"),
+            ),
+            (vec![disk()], &[Use::Disk], None),
+            (vec![root(), disk()], &[Use::Disk], Some("only 'vfioctl bind --force=root-disk 0000:3b:00.1' takes it")),
+            (vec![root(), disk()], &[], Some("only 'vfioctl bind --force=root-disk,disk 0000:3b:00.1' takes it")),
+            (vec![root(), disk()], &[Use::RootDisk, Use::Disk], None),
+        ] {
+            let facts = Facts { findings: findings.clone(), ..facts(VF, Some("nvme"), None) };
+            let manner = Manner { acknowledged: acknowledged.iter().copied().collect(), ..Manner::default() };
+            let failure = bind(&facts, &wanted, manner).err();
+            assert_eq!(failure.as_ref().and_then(|failure| failure.hint.as_deref()), hint, "{findings:?}");
+            for failure in &failure {
+                assert_eq!(failure.kind, Kind::Unsafe);
+                assert!(failure.findings.iter().all(|finding| failure.message.contains(&finding.message)));
+            }
+            assert_eq!(failure.is_some(), bind(&facts, &Wanted::NoDriver, manner).is_err(), "{findings:?}");
+            if failure.is_none() {
+                // What was lost is said.
+                let warnings = bind(&facts, &wanted, manner).unwrap().warnings;
+                assert!(findings.iter().all(|finding| warnings.iter().any(|text| text.contains(&finding.message))));
+            }
+        }
+        // Where nothing is taken, nothing is lost.
+        let on_none = Facts { findings: vec![root()], ..facts(VF, None, None) };
+        assert!(bind(&on_none, &wanted, Manner::default()).is_ok());
     }
 
     #[test]
@@ -880,7 +960,7 @@ mod tests {
 
     #[test]
     fn giving_back() {
-        let case = |on, text| shown(&unbind(&facts(VF, on, text), None).unwrap());
+        let case = |on, text| shown(&unbind(&facts(VF, on, text), None, Uses::NONE).unwrap());
         assert_eq!(case(Some("vfio-pci"), Some("vfio-pci")), "clear-override unbind=vfio-pci load-native probe");
         assert_eq!(case(Some("vfio-pci"), None), "unbind=vfio-pci load-native probe");
         assert_eq!(case(None, Some("none")), "clear-override load-native probe");
@@ -900,7 +980,7 @@ mod tests {
             is_vfio: false,
             reason: String::new(),
         };
-        let case = |facts: &Facts, target: &Target| shown(&unbind(facts, Some(target)).unwrap());
+        let case = |facts: &Facts, target: &Target| shown(&unbind(facts, Some(target), Uses::NONE).unwrap());
         let bound = facts(VF, Some("vfio-pci"), Some("vfio-pci"));
         let expected = "clear-override unbind=vfio-pci load=e1000e bind=e1000e";
         assert_eq!(case(&bound, &target(Some("e1000e"), ModuleState::Installed)), expected);
@@ -910,10 +990,10 @@ mod tests {
         assert_eq!(case(&facts(VF, Some("e1000e"), None), &loaded), "");
         assert_eq!(case(&facts(VF, Some("e1000e"), Some("e1000e")), &loaded), "clear-override");
         let vfio = Target { is_vfio: true, ..loaded.clone() };
-        assert_eq!(unbind(&bound, Some(&vfio)).unwrap_err().kind, Kind::Unsafe);
+        assert_eq!(unbind(&bound, Some(&vfio), Uses::NONE).unwrap_err().kind, Kind::Unsafe);
         let mut pf = facts(VF, Some("mlx5_core"), None);
         pf.device.vfs.push("0000:3b:00.2".parse().unwrap());
-        assert_eq!(unbind(&pf, Some(&loaded)).unwrap_err().kind, Kind::Unsafe);
+        assert_eq!(unbind(&pf, Some(&loaded), Uses::NONE).unwrap_err().kind, Kind::Unsafe);
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! things back is steps too.
 
 use crate::address::Address;
-use crate::guard::Holder;
+use crate::guard::{Finding, Holder, Uses};
 use crate::kernel_name::DriverName;
 use crate::outcome::{DeviceResult, Failure, Kind};
-use crate::plan::Binding;
+use crate::plan::{Binding, check_findings};
 use crate::sysfs::Device;
 
 /// What is known of a PF before anything is done to it.
@@ -41,8 +41,8 @@ pub struct Vf {
     pub is_vfio_device: bool,
     /// The processes that hold it, or its group, through VFIO.
     pub holders: Vec<Holder>,
-    /// What this host uses it for, in words.
-    pub uses: Vec<String>,
+    /// What this host uses it for.
+    pub uses: Vec<Finding>,
     /// The libvirt domain that the hook has bound it for: it may not have opened it yet.
     pub domain: Option<String>,
 }
@@ -97,15 +97,18 @@ impl From<&Facts> for State {
     }
 }
 
-/// Plans giving a PF `count` VFs; `may_take_interfaces`: also where that takes interfaces away that are up.
-pub fn plan(facts: &Facts, count: u16, may_take_interfaces: bool) -> Result<Vec<Step>, Failure> {
+/// Plans giving a PF `count` VFs; VFs that this host uses only go where that use is `acknowledged`.
+pub fn plan(facts: &Facts, count: u16, acknowledged: Uses) -> Result<Vec<Step>, Failure> {
     let step = |action, reason| Step { action, reason };
     let bind = step(Action::Bind, "each VF to the driver chosen for it");
     if count == facts.count {
         return Ok(if count == 0 { Vec::new() } else { vec![bind] });
     }
     check_number(facts, count)?;
-    check_unused(facts.pf, &facts.vfs, may_take_interfaces)?;
+    check_unheld(facts.pf, &facts.vfs)?;
+    check_findings(facts.pf, &findings(&facts.vfs), acknowledged, &|force| {
+        format!("vfioctl sriov {force} {} {count}", facts.pf)
+    })?;
     if count == 0 {
         return Ok(vec![step(Action::Count(0), "no VFs are wanted")]);
     }
@@ -199,8 +202,20 @@ fn check_number(facts: &Facts, count: u16) -> Result<(), Failure> {
     }
 }
 
-/// VFs that somebody uses are not to be taken away. A removal would wait for those that hold one through VFIO.
-pub fn check_unused(pf: Address, vfs: &[Vf], may_take_interfaces: bool) -> Result<(), Failure> {
+/// What this host uses VFs for, the most harmful to lose first.
+fn findings(vfs: &[Vf]) -> Vec<Finding> {
+    let of_vf = |vf: &Vf, finding: &Finding| Finding {
+        message: format!("{}: {}", vf.device.address, finding.message),
+        ..finding.clone()
+    };
+    let mut findings: Vec<Finding> =
+        vfs.iter().flat_map(|vf| vf.uses.iter().map(move |finding| of_vf(vf, finding))).collect();
+    findings.sort();
+    findings
+}
+
+/// VFs that somebody holds are not to be taken away: a removal would wait for those that hold one through VFIO.
+pub fn check_unheld(pf: Address, vfs: &[Vf]) -> Result<(), Failure> {
     let held: Vec<String> = vfs
         .iter()
         .flat_map(|vf| vf.holders.iter().map(move |holder| (vf.device.address, holder)))
@@ -220,15 +235,6 @@ pub fn check_unused(pf: Address, vfs: &[Vf], may_take_interfaces: bool) -> Resul
             Kind::Unsafe,
             format!("{pf}: VFs are those of libvirt's domains: {}", domains.join(", ")),
             "shut these down, then try again",
-        ));
-    }
-    let used: Vec<String> =
-        vfs.iter().flat_map(|vf| vf.uses.iter().map(|use_| format!("{}: {use_}", vf.device.address))).collect();
-    if !used.is_empty() && !may_take_interfaces {
-        return Err(Failure::new(
-            Kind::Unsafe,
-            format!("{pf}: this host uses VFs: {}", used.join("; ")),
-            "take the interfaces down, or say --force=interface",
         ));
     }
     Ok(())
@@ -256,6 +262,7 @@ pub fn predicted(pf: &Device, vf: Address, vf_device: &str) -> Option<Device> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::Use;
 
     fn address(function: u16) -> Address {
         format!("0000:3b:00.{function}").parse().unwrap()
@@ -309,7 +316,7 @@ mod tests {
             (manual(0), 2, &["Count(2)", "Bind"]),
             (manual(4), 2, &["Count(0)", "Count(2)", "Bind"]),
         ] {
-            assert_eq!(actions(&plan(&facts, count, false).unwrap()), expected, "{} to {count}", facts.count);
+            assert_eq!(actions(&plan(&facts, count, Uses::NONE).unwrap()), expected, "{} to {count}", facts.count);
         }
     }
 
@@ -322,7 +329,7 @@ mod tests {
         let mut held = facts(2);
         held.vfs[1].holders.push(holder("qemu-system-x86"));
         let mut up = facts(2);
-        up.vfs[0].uses.push("network interface eth4 is up".to_string());
+        up.vfs[0].uses.push(Finding::new(Use::Network, "network interface eth4 is up"));
         let vfio = Facts { driver: Some("vfio-pci".parse().unwrap()), is_vfio_device: true, ..facts(0) };
         for (facts, count, words) in [
             (facts(0), 17, "at most"),
@@ -333,16 +340,16 @@ mod tests {
             (held.clone(), 4, "in use"),
             (up.clone(), 0, "0000:3b:00.1: network interface eth4 is up"),
         ] {
-            let failure = plan(&facts, count, false).unwrap_err();
+            let failure = plan(&facts, count, Uses::NONE).unwrap_err();
             assert!(failure.kind == Kind::Unsafe && failure.message.contains(words), "{words}: {failure:?}");
             assert!(failure.hint.is_some(), "{failure:?}");
         }
-        assert!(plan(&up, 0, true).is_ok());
-        assert!(plan(&held, 0, true).is_err());
+        assert!(plan(&up, 0, [Use::Network].into_iter().collect()).is_ok());
+        assert!(plan(&held, 0, [Use::Network].into_iter().collect()).is_err());
         // Nothing is taken from anyone.
-        assert!(plan(&held, 2, false).is_ok());
+        assert!(plan(&held, 2, Uses::NONE).is_ok());
         // Those of a PF that a guest was given can go.
-        assert!(plan(&Facts { is_vfio_device: true, ..facts(2) }, 0, false).is_ok());
+        assert!(plan(&Facts { is_vfio_device: true, ..facts(2) }, 0, Uses::NONE).is_ok());
     }
 
     #[test]

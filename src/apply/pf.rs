@@ -159,7 +159,7 @@ impl<'a> PfJob<'a> {
             let pf = self.read()?;
             let (vfs, _) =
                 gather::vfs(self.setting.host, &pf, self.setting.timeout).map_err(|e| self.unreadable(&e))?;
-            sriov::check_unused(self.pf, &vfs, true)?;
+            sriov::check_unheld(self.pf, &vfs)?;
         }
         if !self.setting.is_timeout_fixed {
             let number = u32::from(count).max(u32::try_from(vfs.len()).unwrap_or(u32::MAX));

@@ -5,13 +5,16 @@ pub mod driverctl;
 pub mod libvirt;
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use clap::builder::PossibleValue;
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
 use crate::address::Address;
 use crate::class::ClassFilter;
+use crate::guard::{Use, Uses};
 use crate::kernel_name::DriverName;
 use crate::matcher::Modalias;
 use crate::require::Feature;
@@ -180,12 +183,41 @@ pub struct Bind {
 }
 
 /// What may be overridden.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Force {
-    /// The driver does not list the device
+    /// The driver does not list the device.
     Driver,
-    /// Another framework has made a VFIO device of it
+    /// Another framework has made a VFIO device of it.
     Vfio,
+    /// This host uses it.
+    Used(Use),
+}
+
+impl Force {
+    /// The uses that are acknowledged.
+    pub fn uses(all: &[Force]) -> Uses {
+        all.iter().filter_map(|force| if let Force::Used(used_as) = force { Some(*used_as) } else { None }).collect()
+    }
+}
+
+impl ValueEnum for Force {
+    fn value_variants<'a>() -> &'a [Force] {
+        static ALL: LazyLock<Vec<Force>> = LazyLock::new(|| {
+            let uses = Use::value_variants().iter().map(|used_as| Force::Used(*used_as));
+            [Force::Driver, Force::Vfio].into_iter().chain(uses).collect()
+        });
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Force::Driver => Some(PossibleValue::new("driver").help("The driver does not list the device")),
+            Force::Vfio => Some(PossibleValue::new("vfio").help("Another framework has made a VFIO device of it")),
+            // What VFs alone were looked at for was called so.
+            Force::Used(Use::Network) => Use::Network.to_possible_value().map(|value| value.alias("interface")),
+            Force::Used(used_as) => used_as.to_possible_value(),
+        }
+    }
 }
 
 /// What to ask.
@@ -221,6 +253,10 @@ pub struct Unbind {
     /// Leave the choice that is kept
     #[arg(long)]
     pub no_save: bool,
+
+    /// Take it away although this host uses it as that
+    #[arg(long, value_name = "KIND", require_equals = true, value_delimiter = ',')]
+    pub force: Vec<Use>,
 }
 
 /// A PF, and how many VFs it shall have.
@@ -238,20 +274,11 @@ pub struct Sriov {
 
     /// Do it in spite of what speaks against it
     #[arg(long, value_name = "KIND", num_args = 0..=1, require_equals = true, default_missing_value = "driver", value_delimiter = ',', requires = "count")]
-    pub force: Vec<ForceVfs>,
+    pub force: Vec<Force>,
 
     /// Keep the VFs that could be bound if others cannot
     #[arg(long, requires = "count")]
     pub keep_going: bool,
-}
-
-/// What may be overridden for VFs.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ForceVfs {
-    /// The driver does not list the VFs
-    Driver,
-    /// Network interfaces of VFs that go are up
-    Interface,
 }
 
 /// How to take over.

@@ -47,6 +47,7 @@ pub fn run(context: &Context, options: &Bind) -> Result<u8> {
             is_strict: options.strict,
             any_driver: options.force.contains(&Force::Driver),
             take_over: options.force.contains(&Force::Vfio),
+            acknowledged: Force::uses(&options.force),
             is_unprobed: false,
         },
         is_saving: !options.no_save,
@@ -259,13 +260,13 @@ impl Binder<'_> {
     fn plan(&self, device: Device, request: &Request, recipe: Option<&Recipe>) -> Result<(Facts, BindPlan), Failure> {
         let address = device.address;
         let (wanted, doubts) = self.wanted(&device, request)?;
-        let mut facts = gather::facts_but_holders(&self.context.host, device, self.context.timeout)
+        let mut facts = gather::facts_but_users(&self.context.host, device, self.context.timeout)
             .map_err(|error| held(address, error))?;
         facts.siblings.retain(|sibling| !self.together.contains(&sibling.address));
         let mut plan = plan::bind(&facts, &wanted, request.manner)?;
         // Who is on the right driver stays there, whoever holds it.
         if !plan.attempts.is_empty() {
-            facts = gather::with_holders(&self.context.host, facts);
+            facts = gather::with_users(&self.context.host, facts).map_err(|error| held(address, error))?;
             plan = plan::bind(&facts, &wanted, request.manner)?;
         }
         plan.warnings.extend(doubts);

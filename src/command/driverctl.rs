@@ -11,6 +11,7 @@ use super::{apply, bind, unbind};
 use crate::address::Address;
 use crate::class::ClassFilter;
 use crate::cli::driverctl::{Driverctl, Listed, Options, Verb};
+use crate::guard::Uses;
 use crate::kernel_name::DriverName;
 use crate::names::Database;
 use crate::outcome::{DeviceResult, Failure, Kind};
@@ -71,7 +72,12 @@ fn set_override(context: &Context, address: Address, driver: &DriverName, option
 }
 
 fn unset_override(context: &Context, address: Address, options: &Options) -> Result<u8> {
-    let request = unbind::Request { driver: None, is_forgetting: !options.nosave, is_unprobed: options.noprobe };
+    let request = unbind::Request {
+        driver: None,
+        is_forgetting: !options.nosave,
+        is_unprobed: options.noprobe,
+        acknowledged: Uses::NONE,
+    };
     conclude(context, &unbind::unbind_all(context, &[address], &request)?, options)
 }
 

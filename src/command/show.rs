@@ -56,8 +56,9 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
             .collect(),
         is_direct_mapped: group.is_direct_mapped,
     });
-    let Facts { vfio_devices, holders, .. } = facts;
-    let view = ShowView { device: view, class_name, pf_driver, group, vfio_devices, nodes, holders, candidates };
+    let Facts { vfio_devices, holders, findings: in_use, .. } = facts;
+    let view =
+        ShowView { device: view, class_name, pf_driver, group, vfio_devices, nodes, holders, in_use, candidates };
     report::show(context.output, &view)?;
     Ok(0)
 }

@@ -8,7 +8,7 @@ use super::context::{Context, policy_view};
 use super::list::PATIENCE;
 use super::vfs::{Done, VfWork};
 use crate::address::Address;
-use crate::cli::{ForceVfs, Sriov};
+use crate::cli::{Force, Sriov};
 use crate::gather;
 use crate::names::Database;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
@@ -83,7 +83,12 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
     let chooser = context.chooser()?.with_modules();
     context.refuse_other_kernel(&chooser)?;
     let (policy, has_errors) = context.policy();
-    let manner = Manner { any_driver: options.force.contains(&ForceVfs::Driver), ..Manner::default() };
+    let manner = Manner {
+        any_driver: options.force.contains(&Force::Driver),
+        take_over: options.force.contains(&Force::Vfio),
+        acknowledged: Force::uses(&options.force),
+        ..Manner::default()
+    };
     let choice = options.driver.as_ref().map(|driver| Choice::parse(driver.as_str())).transpose()?;
     let request = choice.map(|choice| Request {
         choice,
@@ -95,7 +100,7 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
     });
     let binder = Binder { context, chooser, together: Vec::new() };
     let mut work = VfWork::new(context, binder, device.address, policy, request, options.keep_going);
-    let done = work.set(device, count, options.force.contains(&ForceVfs::Interface));
+    let done = work.set(device, count, manner.acknowledged);
     context.progress.clear();
     let Done { previous, steps, result } = match done {
         Ok(done) => done,

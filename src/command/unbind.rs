@@ -9,6 +9,7 @@ use crate::address::Address;
 use crate::apply::{Job, forget_record, store_failure};
 use crate::cli::Unbind;
 use crate::gather::{self, Chooser};
+use crate::guard::Uses;
 use crate::kernel_name::DriverName;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
 use crate::plan::{self, Action, Facts, Step, Target};
@@ -18,7 +19,12 @@ use crate::target;
 
 /// Gives devices back.
 pub fn run(context: &Context, options: &Unbind) -> Result<u8> {
-    let request = Request { driver: options.driver.clone(), is_forgetting: !options.no_save, is_unprobed: false };
+    let request = Request {
+        driver: options.driver.clone(),
+        is_forgetting: !options.no_save,
+        is_unprobed: false,
+        acknowledged: options.force.iter().copied().collect(),
+    };
     let results = unbind_all(context, &distinct(&options.addresses), &request)?;
     context.conclude("unbind", &results)
 }
@@ -32,6 +38,8 @@ pub struct Request {
     pub is_forgetting: bool,
     /// Is the device to be left on no driver, for whoever probes it next?
     pub is_unprobed: bool,
+    /// What this host may lose with it.
+    pub acknowledged: Uses,
 }
 
 /// Does to each of these devices what is asked for.
@@ -57,7 +65,7 @@ fn unbind(
     }
     let target = request.driver.as_ref().map(|driver| target::resolve(&context.host, chooser, driver)).transpose()?;
     if context.is_dry_run {
-        let (_, steps, warnings) = plan(context, address, target.as_ref(), request.is_unprobed)?;
+        let (_, steps, warnings) = plan(context, address, target.as_ref(), request)?;
         let mut result = context.planned(address, &steps, warnings);
         if is_forgetting {
             result.steps.push(forget_record(&context.host, address));
@@ -74,7 +82,7 @@ fn unbind(
     let observe = |address: Address, text: &str| context.observe(address, text);
     let setting = context.setting(&observe);
     let job = Job::start(&setting, address)?;
-    let (facts, steps, warnings) = plan(context, address, target.as_ref(), request.is_unprobed)?;
+    let (facts, steps, warnings) = plan(context, address, target.as_ref(), request)?;
     let is_given_away = !request.is_forgetting && policy::has_own_file(&context.host, address);
     let store = |error: std::io::Error| {
         let path = context.host.given_away(address);
@@ -101,12 +109,12 @@ fn plan(
     context: &Context,
     address: Address,
     target: Option<&Target>,
-    is_unprobed: bool,
+    request: &Request,
 ) -> Result<(Facts, Vec<Step>, Vec<String>), Failure> {
     let device = context.device(address)?;
     let facts = gather::facts(&context.host, device, context.timeout).map_err(|error| held(address, error))?;
-    let mut steps = plan::unbind(&facts, target)?;
-    if is_unprobed {
+    let mut steps = plan::unbind(&facts, target, request.acknowledged)?;
+    if request.is_unprobed {
         steps.retain(|step| !matches!(step.action, Action::LoadNative | Action::Probe));
     }
     let mut warnings = Vec::new();

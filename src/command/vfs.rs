@@ -11,6 +11,7 @@ use super::sriov::read;
 use crate::address::Address;
 use crate::apply::{Job, PfJob, pf_step_record};
 use crate::gather;
+use crate::guard::Uses;
 use crate::libvirt::State;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome, StepRecord};
 use crate::plan::{self, Action as DeviceAction, Attempt, BindPlan, Binding, Manner, Step as DeviceStep};
@@ -62,7 +63,7 @@ impl<'a> VfWork<'a> {
     }
 
     /// Gives the PF `count` VFs, each its driver; an error: nothing was begun.
-    pub fn set(&mut self, device: &Device, count: u16, may_take_interfaces: bool) -> Result<Done, Failure> {
+    pub fn set(&mut self, device: &Device, count: u16, acknowledged: Uses) -> Result<Done, Failure> {
         let (context, address) = (self.context, self.pf);
         let observe = |address: Address, text: &str| context.observe(address, text);
         let setting = context.setting(&observe);
@@ -71,7 +72,7 @@ impl<'a> VfWork<'a> {
         // Only now, under the lock, is what is read what counts.
         let (pf, _) = read(context, address)?;
         let facts = self.facts(&pf, counted)?;
-        let steps = sriov::plan(&facts, count, may_take_interfaces)?;
+        let steps = sriov::plan(&facts, count, acknowledged)?;
         let expected = if steps.is_empty() { String::new() } else { self.expected(device, &facts, &pf, count)? };
         let Some(mut job) = job else {
             let mut records: Vec<StepRecord> = steps.iter().map(pf_step_record).collect();

@@ -50,6 +50,26 @@ impl Use {
     }
 }
 
+/// Some uses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Uses(u32);
+
+impl Uses {
+    /// None.
+    pub const NONE: Uses = Uses(0);
+
+    /// Is this one among them?
+    pub fn contains(self, used_as: Use) -> bool {
+        self.0 & (1 << used_as as u32) != 0
+    }
+}
+
+impl FromIterator<Use> for Uses {
+    fn from_iter<I: IntoIterator<Item = Use>>(uses: I) -> Uses {
+        Uses(uses.into_iter().fold(0, |bits, used_as| bits | (1 << used_as as u32)))
+    }
+}
+
 /// One thing that would be lost.
 #[derive(Serialize, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Finding {

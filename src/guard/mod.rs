@@ -8,7 +8,7 @@ mod network;
 mod processes;
 mod vfio;
 
-pub use finding::{Finding, Use};
+pub use finding::{Finding, Use, Uses};
 pub use network::interfaces_in_use;
 pub use vfio::{Holder, holders, holding, users};
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{BAD, BOLD, DOUBT, GOOD, Output, printable, styled, table};
 use crate::address::Address;
 use crate::class;
-use crate::guard::Holder;
+use crate::guard::{Finding, Holder};
 use crate::kernel_name::DriverName;
 use crate::policy::Choice;
 use crate::prepare::Recipe;
@@ -157,6 +157,8 @@ pub struct ShowView {
     pub nodes: Nodes,
     /// The processes that hold it, or its group, through VFIO.
     pub holders: Vec<Holder>,
+    /// What this host uses it for.
+    pub in_use: Vec<Finding>,
     /// The VFIO drivers that match, best first.
     pub candidates: Vec<Candidate>,
 }
@@ -221,6 +223,10 @@ pub fn show(output: Output, view: &ShowView) -> io::Result<()> {
     if !view.holders.is_empty() {
         let holders: Vec<String> = view.holders.iter().map(Holder::to_string).collect();
         rows.push(("held by", printable(&holders.join("; "))));
+    }
+    for (index, finding) in view.in_use.iter().enumerate() {
+        let name = if index == 0 { "in use" } else { "" };
+        rows.push((name, format!("{} ({})", printable(&finding.message), finding.used_as.name())));
     }
     let mut text = format!("{BOLD}{}{BOLD:#}  {}\n", device.address, device.label());
     for (name, value) in rows {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{BOLD, GOOD, Output, PolicyView, printable, results, styled, table};
 use crate::address::Address;
-use crate::guard::Holder;
+use crate::guard::{Finding, Holder};
 use crate::kernel_name::DriverName;
 use crate::outcome::{DeviceResult, Failure, StepRecord};
 use crate::sriov::Vf;
@@ -46,6 +46,7 @@ pub struct VfView {
     policy: Option<PolicyView>,
     holders: Vec<Holder>,
     uses: Vec<String>,
+    in_use: Vec<Finding>,
 }
 
 impl VfView {
@@ -60,7 +61,8 @@ impl VfView {
             iommu_group: vf.device.iommu_group,
             policy,
             holders: vf.holders,
-            uses: vf.uses,
+            uses: vf.uses.iter().map(|finding| finding.message.clone()).collect(),
+            in_use: vf.uses,
         }
     }
 }

@@ -211,6 +211,7 @@ mod tests {
             group: Some(Group { number: 7, kind: None, devices: Vec::new(), is_direct_mapped: false }),
             siblings: Vec::new(),
             holders: Vec::new(),
+            findings: Vec::new(),
             may_lack_iommu: false,
         }
     }
