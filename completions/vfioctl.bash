@@ -281,7 +281,7 @@ _vfioctl() {
                     return 0
                     ;;
                 --force)
-                    COMPREPLY=($(compgen -W "driver vfio" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "driver vfio root-disk session disk network display console input tpm sound" -- "${cur}"))
                     return 0
                     ;;
                 --root)
@@ -1521,7 +1521,7 @@ _vfioctl() {
                     return 0
                     ;;
                 --force)
-                    COMPREPLY=($(compgen -W "driver interface" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "driver vfio root-disk session disk network display console input tpm sound" -- "${cur}"))
                     return 0
                     ;;
                 --root)
@@ -1548,7 +1548,7 @@ _vfioctl() {
             return 0
             ;;
         vfioctl__subcmd__unbind)
-            opts="-v -h -V --driver --no-save --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            opts="-v -h -V --driver --no-save --force --root --kernel --json --dry-run --timeout --color --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1556,6 +1556,10 @@ _vfioctl() {
             case "${prev}" in
                 --driver)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --force)
+                    COMPREPLY=($(compgen -W "root-disk session disk network display console input tpm sound" -- "${cur}"))
                     return 0
                     ;;
                 --root)

@@ -104,7 +104,16 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l driver -d 'Take
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l require -d 'Refuse a driver that does not give this here' -r -f -a "migration\t'Live migration'
 dirty-tracking\t'Dirty page tracking by the device itself'"
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l force -d 'Do it in spite of what speaks against it' -r -f -a "driver\t'The driver does not list the device'
-vfio\t'Another framework has made a VFIO device of it'"
+vfio\t'Another framework has made a VFIO device of it'
+root-disk\t'The running system lives on it: its root or another file system it cannot do without, or swap'
+session\t'It carries the remote session of whoever asks'
+disk\t'A file system or another user of a disk'
+network\t'A network interface that is up, or part of another one'
+display\t'What is seen on a screen'
+console\t'The kernel\'s console, or what its crash dump needs'
+input\t'The only keyboard'
+tpm\t'The trusted platform module'
+sound\t'Sound that plays or is recorded'"
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
@@ -122,6 +131,15 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -s v -l verbose -d
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -s V -l version -d 'Print version'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l driver -d 'Bind to this driver instead of the kernel\'s own choice' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l force -d 'Take it away although this host uses it as that' -r -f -a "root-disk\t'The running system lives on it: its root or another file system it cannot do without, or swap'
+session\t'It carries the remote session of whoever asks'
+disk\t'A file system or another user of a disk'
+network\t'A network interface that is up, or part of another one'
+display\t'What is seen on a screen'
+console\t'The kernel\'s console, or what its crash dump needs'
+input\t'The only keyboard'
+tpm\t'The trusted platform module'
+sound\t'Sound that plays or is recorded'"
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
@@ -132,7 +150,7 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l no-save -d 'L
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l json -d 'Print one JSON document'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l dry-run -d 'Say what would be done, and do nothing'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -s v -l verbose -d 'Say every step, and what was odd in the tables'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -s V -l version -d 'Print version'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand apply" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
@@ -170,8 +188,17 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand probe" -s v -l verbose -
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand probe" -s h -l help -d 'Print help'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand probe" -s V -l version -d 'Print version'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l driver -d 'Bind its VFs to this driver; auto: the best VFIO driver; none: keep all drivers off' -r
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l force -d 'Do it in spite of what speaks against it' -r -f -a "driver\t'The driver does not list the VFs'
-interface\t'Network interfaces of VFs that go are up'"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l force -d 'Do it in spite of what speaks against it' -r -f -a "driver\t'The driver does not list the device'
+vfio\t'Another framework has made a VFIO device of it'
+root-disk\t'The running system lives on it: its root or another file system it cannot do without, or swap'
+session\t'It carries the remote session of whoever asks'
+disk\t'A file system or another user of a disk'
+network\t'A network interface that is up, or part of another one'
+display\t'What is seen on a screen'
+console\t'The kernel\'s console, or what its crash dump needs'
+input\t'The only keyboard'
+tpm\t'The trusted platform module'
+sound\t'Sound that plays or is recorded'"
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
