@@ -130,7 +130,7 @@ fn request(rule: &Rule, manner: Manner) -> Request {
     Request {
         choice: rule.driver.clone(),
         preparing: Preparing::OfRule(Box::new(rule.clone())),
-        manner: Manner { any_driver, ..manner },
+        manner: Manner { any_driver, acknowledged: manner.acknowledged.and(rule.acknowledged), ..manner },
         is_saving: false,
         require: rule.require.clone(),
         must_be_vfio: false,

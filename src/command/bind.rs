@@ -181,7 +181,12 @@ impl Binder<'_> {
         let draft = match request.is_saving {
             true => {
                 let driver = kept(&request.choice, &facts.device, &plan);
-                let terms = Terms { driver: &driver, require: &request.require, recipe: recipe.as_ref() };
+                let terms = Terms {
+                    driver: &driver,
+                    require: &request.require,
+                    acknowledged: request.manner.acknowledged,
+                    recipe: recipe.as_ref(),
+                };
                 Some(self.draft(&facts.device, terms)?)
             }
             false => None,
@@ -225,6 +230,7 @@ impl Binder<'_> {
                         "--no-prepare leaves them out",
                     ));
                 }
+                request.manner.acknowledged = request.manner.acknowledged.and(rule.acknowledged);
                 if request.choice == Choice::Auto && request.require.is_empty() {
                     request.require.clone_from(&rule.require);
                 }

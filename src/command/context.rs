@@ -283,6 +283,7 @@ pub fn policy_view(policy: &Policy, device: &Device) -> Option<PolicyView> {
         Ok(recipe) => (recipe.cloned(), None),
         Err(distrust) => (None, Some(distrust.to_string())),
     };
-    let (require, file) = (rule.require.clone(), rule.file.display().to_string());
-    Some(PolicyView { driver: rule.driver.clone(), require, file, mismatch, prepare, prepare_refused })
+    let (require, force) = (rule.require.clone(), rule.acknowledged.to_keep().collect());
+    let file = rule.file.display().to_string();
+    Some(PolicyView { driver: rule.driver.clone(), require, force, file, mismatch, prepare, prepare_refused })
 }

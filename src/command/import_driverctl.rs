@@ -11,6 +11,7 @@ use super::driverctl::means_the_best;
 use crate::address::Address;
 use crate::apply::{lock_failure, save_record, set_aside_record, store_failure};
 use crate::gather::Chooser;
+use crate::guard::Uses;
 use crate::kernel_name::DriverName;
 use crate::lock::DeviceLock;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
@@ -168,7 +169,8 @@ fn take_over(
         let recipe = recipe.transpose()?.flatten();
         // A driver that was named was so whatever it gives.
         let require = rule.filter(|_| *choice == Choice::Auto).map_or(&[][..], |rule| &rule.require);
-        let terms = Terms { driver: choice, require, recipe };
+        let acknowledged = rule.map_or(Uses::NONE, |rule| rule.acknowledged);
+        let terms = Terms { driver: choice, require, acknowledged, recipe };
         let draft = Draft::import(host, address, device.map(|device| &device.modalias), terms);
         draft.and_then(Draft::commit).map_err(|error| failed(&error))?;
     }

@@ -2,10 +2,10 @@
 //! What this host would lose if a device went from its driver.
 
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a device is in use as, the most harmful to lose first.
-#[derive(ValueEnum, Serialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Use {
     /// The running system lives on it: its root or another file system it cannot do without, or swap
@@ -61,6 +61,16 @@ impl Uses {
     /// Is this one among them?
     pub fn contains(self, used_as: Use) -> bool {
         self.0 & (1 << used_as as u32) != 0
+    }
+
+    /// These and those.
+    pub fn and(self, others: Uses) -> Uses {
+        Uses(self.0 | others.0)
+    }
+
+    /// Those that may be acknowledged once and for all: the others are to be spelt out each time.
+    pub fn to_keep(self) -> impl Iterator<Item = Use> {
+        Use::value_variants().iter().copied().filter(move |used_as| self.contains(*used_as) && !used_as.is_fatal())
     }
 }
 

@@ -12,6 +12,7 @@ use super::trust::{self, Distrust};
 use crate::address::Address;
 use crate::class::ClassFilter;
 use crate::drop_in::{self, DropInError};
+use crate::guard::{Use, Uses};
 use crate::host::Host;
 use crate::kernel_name::DriverName;
 use crate::prepare::Recipe;
@@ -33,6 +34,8 @@ pub struct Rule {
     pub driver: Choice,
     /// What must come with it.
     pub require: Vec<Feature>,
+    /// What this host may lose with such a device.
+    pub acknowledged: Uses,
     /// The file it stands in.
     pub file: PathBuf,
     /// What is to be done before.
@@ -118,6 +121,8 @@ struct Table {
     driver: Choice,
     #[serde(default)]
     require: Vec<Feature>,
+    #[serde(default)]
+    force: Vec<Use>,
     #[serde(default, deserialize_with = "recipe")]
     prepare: Option<Recipe>,
 }
@@ -234,7 +239,7 @@ impl Rule {
 fn parse(text: &str, path: &std::path::Path) -> Result<Vec<Rule>, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
     let mut rules = Vec::with_capacity(file.device.len());
-    for Table { address, id, subsystem, class, pf, driver, require, prepare } in file.device {
+    for Table { address, id, subsystem, class, pf, driver, require, force, prepare } in file.device {
         let selector = Selector { address, id, subsystem, class, pf };
         if selector.is_empty() {
             return Err(
@@ -247,7 +252,14 @@ fn parse(text: &str, path: &std::path::Path) -> Result<Vec<Rule>, String> {
         if driver == Choice::None && prepare.is_some() {
             return Err("driver = \"none\" with prepare: there is no driver to prepare the device for".into());
         }
-        rules.push(Rule { selector, driver, require, file: path.to_path_buf(), recipe: prepare, distrust: None });
+        if let Some(fatal) = force.iter().find(|used_as| used_as.is_fatal()) {
+            return Err(format!(
+                "force = [\"{}\"]: what this host cannot be without is never given away by a rule",
+                fatal.name()
+            ));
+        }
+        let (acknowledged, file) = (force.into_iter().collect(), path.to_path_buf());
+        rules.push(Rule { selector, driver, require, acknowledged, file, recipe: prepare, distrust: None });
     }
     Ok(rules)
 }
@@ -417,6 +429,13 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_lost_is_read() {
+        let rules = policy("[[device]]\nclass = '02'\ndriver = 'auto'\nforce = ['network', 'sound']");
+        let acknowledged = rules.rules[0].acknowledged;
+        assert!(acknowledged.contains(Use::Network) && !acknowledged.contains(Use::Disk));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, word) in [
             ("[[device]]\ndriver = 'auto'", "every device"),
@@ -433,6 +452,8 @@ mod tests {
             ("[[device]]\nclass = '02'\ndriver = 'auto'\nrequire = ['migrate']", "unknown variant `migrate`"),
             ("[[device]]\nclass = '02'\ndriver = 'auto'\nrequire = 'migration'", "sequence"),
             ("[[device]]\nclass = '02'\ndriver = 'none'\nrequire = ['migration']", "nothing can be had"),
+            ("[[device]]\nclass = '02'\ndriver = 'auto'\nforce = ['session']", "never given away by a rule"),
+            ("[[device]]\nclass = '02'\ndriver = 'auto'\nforce = ['net']", "unknown variant `net`"),
             ("[[device", "expected"),
         ] {
             let message = parse(text, Path::new("x.toml")).unwrap_err();

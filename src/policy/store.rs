@@ -12,6 +12,7 @@ use tempfile::{Builder, NamedTempFile};
 use super::rule::Choice;
 use super::trust::{self, Distrust};
 use crate::address::Address;
+use crate::guard::Uses;
 use crate::host::Host;
 use crate::matcher::Modalias;
 use crate::prepare::Recipe;
@@ -81,6 +82,8 @@ pub struct Terms<'a> {
     pub driver: &'a Choice,
     /// What must come with it.
     pub require: &'a [Feature],
+    /// What this host may lose with the device; what it cannot be without is not kept.
+    pub acknowledged: Uses,
     /// What is to be done before it comes.
     pub recipe: Option<&'a Recipe>,
 }
@@ -115,10 +118,12 @@ impl Draft {
         let directory = parent(&path);
         let id = modalias.map(|modalias| format!("id = \"{}:{}\"\n", modalias.vendor(), modalias.device()));
         let names: Vec<String> = terms.require.iter().map(|feature| format!("\"{}\"", feature.name())).collect();
+        let kept: Vec<String> = terms.acknowledged.to_keep().map(|used_as| format!("\"{}\"", used_as.name())).collect();
+        let force = if kept.is_empty() { String::new() } else { format!("force = [{}]\n", kept.join(", ")) };
         let require = if names.is_empty() { String::new() } else { format!("require = [{}]\n", names.join(", ")) };
         let text = format!(
             "{OWN}{verb}'; 'vfioctl unbind {address}' removes it. See vfioctl.d(5).\n\
-             [[device]]\naddress = \"{address}\"\n{}driver = \"{}\"\n{require}{}",
+             [[device]]\naddress = \"{address}\"\n{}driver = \"{}\"\n{require}{force}{}",
             id.unwrap_or_default(),
             terms.driver,
             terms.recipe.map(|recipe| format!("prepare = {recipe}\n")).unwrap_or_default()
@@ -183,10 +188,11 @@ fn parent(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::Use;
     use crate::policy::{Decision, Policy};
     use crate::sysfs::Device;
 
-    const AUTO: Terms<'static> = Terms { driver: &Choice::Auto, require: &[], recipe: None };
+    const AUTO: Terms<'static> = Terms { driver: &Choice::Auto, require: &[], acknowledged: Uses::NONE, recipe: None };
 
     fn setup() -> (tempfile::TempDir, Host, Address, Modalias) {
         let root = tempfile::tempdir().unwrap();
@@ -228,14 +234,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_required_is_kept() {
+    fn what_is_required_and_what_may_be_lost_is_kept() {
         let (_root, host, address, modalias) = setup();
         let required = [Feature::Migration, Feature::DirtyTracking];
-        let terms = Terms { require: &required, ..AUTO };
+        let acknowledged = [Use::RootDisk, Use::Network, Use::Sound].into_iter().collect();
+        let terms = Terms { require: &required, acknowledged, ..AUTO };
         Draft::write(&host, address, &modalias, terms).unwrap().commit().unwrap();
         let (policy, errors) = Policy::read(&host);
         assert!(errors.is_empty(), "{errors:?}");
         assert_eq!(policy.rules[0].require, required);
+        // What this host cannot be without is asked for each time.
+        assert_eq!(policy.rules[0].acknowledged, [Use::Network, Use::Sound].into_iter().collect());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{BAD, BOLD, DOUBT, GOOD, Output, printable, styled, table};
 use crate::address::Address;
 use crate::class;
-use crate::guard::{Finding, Holder};
+use crate::guard::{Finding, Holder, Use};
 use crate::kernel_name::DriverName;
 use crate::policy::Choice;
 use crate::prepare::Recipe;
@@ -44,6 +44,9 @@ pub struct PolicyView {
     pub driver: Choice,
     /// What must come with it.
     pub require: Vec<Feature>,
+    /// What this host may lose with the device.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub force: Vec<Use>,
     /// Where that stands.
     pub file: String,
     /// Why it is not about this device, if the rule expects another one at its address.
@@ -255,7 +258,14 @@ fn policy_text(policy: &PolicyView) -> String {
                 (Some(recipe), None) => format!(", prepare {recipe}"),
                 (None, None) => String::new(),
             };
-            format!("{}{require}, in {}{prepare}", policy.driver, policy.file)
+            let force = match policy.force.as_slice() {
+                [] => String::new(),
+                uses => format!(
+                    ", although in use ({})",
+                    uses.iter().map(|used_as| used_as.name()).collect::<Vec<_>>().join(", ")
+                ),
+            };
+            format!("{}{require}{force}, in {}{prepare}", policy.driver, policy.file)
         }
     }
 }

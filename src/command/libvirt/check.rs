@@ -150,10 +150,11 @@ impl Checker<'_> {
             // What is ours to refuse libvirt does not know of; the rest holds for it as well.
             Err(failure)
                 if !self.has_hook
-                    && matches!(
-                        failure.kind,
-                        Kind::Identity | Kind::Requirement | Kind::Preparation | Kind::Conflict
-                    ) =>
+                    && (!failure.findings.is_empty()
+                        || matches!(
+                            failure.kind,
+                            Kind::Identity | Kind::Requirement | Kind::Preparation | Kind::Conflict
+                        )) =>
             {
                 view.notes.push(format!("the hook, which is not installed, would refuse that: {}", failure.message));
                 None
