@@ -7,10 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clap::CommandFactory;
+use clap::{CommandFactory, ValueEnum};
 use clap_complete::{Shell, generate};
 use vfioctl::cli::Cli;
 use vfioctl::cli::driverctl::Standalone;
+use vfioctl::guard::Use;
 use vfioctl::host::Host;
 use vfioctl::outcome::Kind;
 use vfioctl::policy::Policy;
@@ -83,6 +84,17 @@ fn the_manual_has_every_command_option_and_exit_status() {
     let statuses = text.split("EXIT STATUS").nth(1).unwrap();
     for status in 0..=8 {
         assert!(statuses.lines().any(|line| line.trim_start().starts_with(&format!("{status} "))), "{status}");
+    }
+}
+
+#[test]
+fn the_manual_has_every_use_of_a_device() {
+    let text = man("man/vfioctl.8");
+    let section = text.rsplit("DEVICES IN USE").next().unwrap();
+    let section = section.split("BEFORE THE DRIVER COMES").next().unwrap();
+    for used_as in Use::value_variants() {
+        let name = used_as.name();
+        assert!(section.lines().any(|line| line.trim_start().starts_with(&format!("{name} "))), "the manual lacks {name}");
     }
 }
 
