@@ -90,7 +90,10 @@ impl<'a> Chooser<'a> {
             Some(made) if made.is_served_by(name) => pf.not_up = not_up(self.host, address, made)?,
             Some(made) => {
                 pf.native = self.native(address, made)?;
-                pf.vfs = count(self.host, address, "sriov_numvfs")?;
+                // Not by `sriov_numvfs`, which waits for the PF's lock (`drivers/pci/iov.c`, `sriov_numvfs_show`).
+                let names = Node::new(self.host.device(address)).names_in("")?;
+                let vfs = names.iter().filter(|name| name.starts_with("virtfn")).count();
+                pf.vfs = u16::try_from(vfs).unwrap_or(u16::MAX);
             }
             None => {}
         }

@@ -5,6 +5,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use crate::address::Address;
 use crate::host::Host;
 use crate::interrupt;
+use crate::sysfs::stuck::{self, Waiter};
 
 /// Held until dropped, or until the process ends, however it ends.
 #[derive(Debug)]
@@ -40,6 +42,12 @@ pub enum LockError {
         /// How long it was waited for.
         after: Duration,
     },
+    /// One of our own processes still waits in the kernel for what an earlier vfioctl began.
+    #[error("an earlier vfioctl gave up on this device, and the kernel has not finished: {waiter}")]
+    Stuck {
+        /// The process.
+        waiter: Waiter,
+    },
     /// The wish to stop came first.
     #[error("interrupted while another vfioctl worked on this device; nothing was touched")]
     Interrupted,
@@ -48,41 +56,78 @@ pub enum LockError {
 impl DeviceLock {
     /// Takes a device's lock, waiting for at most `timeout`, or until the user wishes to stop.
     pub fn take(host: &Host, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
-        DeviceLock::take_in(host.locks(), address, timeout, interrupt::is_wanted)
+        DeviceLock::take_from_all(host, address, timeout, interrupt::is_wanted)
     }
 
     /// The same to put something back, whoever wishes to stop.
     pub fn take_to_undo(host: &Host, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
-        DeviceLock::take_in(host.locks(), address, timeout, || false)
+        DeviceLock::take_from_all(host, address, timeout, interrupt::is_urgent)
+    }
+
+    /// What an earlier one left behind in the kernel holds no lock of ours, and whatever is done to the device now would wait
+    /// behind it, or be undone by it.
+    fn take_from_all(
+        host: &Host,
+        address: Address,
+        timeout: Duration,
+        is_stopped: impl Fn() -> bool,
+    ) -> Result<DeviceLock, LockError> {
+        let begun = Instant::now();
+        let (lock, has_waited) = DeviceLock::take_in(host.locks(), address, timeout, &is_stopped)?;
+        let Some(waiter) = left_behind(host, address, has_waited) else { return Ok(lock) };
+        while stuck::is_waiting(host, &waiter) {
+            if is_stopped() || begun.elapsed() >= timeout {
+                return Err(LockError::Stuck { waiter });
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(lock)
     }
 
     /// Takes the lock under which a device goes from one libvirt domain to another. Whoever holds it may take the device's
     /// lock as well, not the other way round.
     pub fn take_for_domain(host: &Host, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
-        DeviceLock::take_in(host.libvirt_domains(), address, timeout, interrupt::is_wanted)
+        let taken = DeviceLock::take_in(host.libvirt_domains(), address, timeout, interrupt::is_wanted);
+        taken.map(|(lock, _)| lock)
     }
 
+    /// The lock, and whether it was waited for.
     fn take_in(
         directory: PathBuf,
         address: Address,
         timeout: Duration,
         is_stopped: impl Fn() -> bool,
-    ) -> Result<DeviceLock, LockError> {
+    ) -> Result<(DeviceLock, bool), LockError> {
         let path = directory.join(format!("{address}.lock"));
         let fail = |source| LockError::File { path: path.clone(), source };
         // For root alone: whoever may open the file for reading may hold the lock, and keep everyone waiting.
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(fail)?;
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(fail)?;
         let started = Instant::now();
+        let mut has_waited = false;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(DeviceLock { _file: file }),
+                Ok(()) => return Ok((DeviceLock { _file: file }, has_waited)),
                 Err(Errno::WOULDBLOCK) if is_stopped() => return Err(LockError::Interrupted),
-                Err(Errno::WOULDBLOCK) if started.elapsed() < timeout => thread::sleep(Duration::from_millis(20)),
+                Err(Errno::WOULDBLOCK) if started.elapsed() < timeout => {
+                    has_waited = true;
+                    thread::sleep(Duration::from_millis(20));
+                }
                 Err(Errno::WOULDBLOCK) => return Err(LockError::Held { path, after: timeout }),
                 Err(errno) => return Err(fail(errno.into())),
             }
         }
+    }
+}
+
+/// One of our processes that waits in the kernel for this device. For hundreds of devices the processes are looked through
+/// once; again where another vfioctl had the device just now, which may have left one.
+fn left_behind(host: &Host, address: Address, is_news: bool) -> Option<Waiter> {
+    static EARLIER: OnceLock<Vec<Waiter>> = OnceLock::new();
+    let find = |waiters: &[Waiter]| waiters.iter().find(|waiter| waiter.device == Some(address)).cloned();
+    match is_news {
+        true => find(&stuck::own_waiters(host)),
+        false => find(EARLIER.get_or_init(|| stuck::own_waiters(host))),
     }
 }
 

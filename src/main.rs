@@ -12,7 +12,13 @@ use vfioctl::command;
 use vfioctl::sysfs::attendant;
 use vfioctl::vfio::prober;
 
+/// The first file descriptor behind standard input, output and error.
+const FIRST_OWN: i32 = 3;
+
 fn main() -> ExitCode {
+    // What we were given by whoever started us is for nobody that we start: stuck in the kernel, it would keep the other end
+    // of a pipe waiting, or a file locked.
+    close_fds::set_fds_cloexec(FIRST_OWN, &[]);
     // Not commands of the user's, and no argument parser's work.
     let word = std::env::args_os().nth(1);
     let served = match word.as_ref().and_then(|word| word.to_str()) {

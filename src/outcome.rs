@@ -4,9 +4,10 @@
 use serde::Serialize;
 
 use crate::address::Address;
-use crate::guard::Finding;
+use crate::guard::{Finding, Holder};
 use crate::kernel_name::DriverName;
 use crate::prepare::Preparation;
+use crate::sysfs::stuck::Waiter;
 
 /// The end of one device's bind, unbind or apply.
 #[derive(Clone, Debug, Serialize)]
@@ -108,6 +109,22 @@ pub struct Failure {
     /// Does somebody wait in the kernel for the device? Then whatever else is done to it waits as well.
     #[serde(skip)]
     pub is_stuck: bool,
+    /// What it waits for, where a call into the kernel did not come back.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Box<Wait>>,
+}
+
+/// A call that waits in the kernel, and who else has to do with its device.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Wait {
+    /// The process that was left behind with it.
+    pub waiting_pid: Option<u32>,
+    /// The kernel's functions that process is in, the innermost first; none where the kernel does not tell.
+    pub waiting_in: Vec<String>,
+    /// The processes that hold the device through VFIO.
+    pub holders: Vec<Holder>,
+    /// Other processes that wait in the kernel at an attribute of the device, or of a driver.
+    pub waiters: Vec<Waiter>,
 }
 
 /// Sorts of failure. Each has an exit status.
@@ -181,12 +198,18 @@ impl Failure {
 
     /// A failure that says all there is to say.
     pub fn plain(kind: Kind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), hint: None, mend: Vec::new(), findings: Vec::new(), is_stuck: false }
+        Failure { kind, message: message.into(), hint: None, mend: Vec::new(), findings: Vec::new(), is_stuck: false, wait: None }
     }
 
     /// A call into the kernel that did not come back.
     pub fn stuck(message: impl Into<String>, hint: impl Into<String>) -> Failure {
         Failure { is_stuck: true, ..Failure::new(Kind::Timeout, message, hint) }
+    }
+
+    /// The same failure, with the process that waits.
+    pub fn waiting(self, pid: Option<u32>, within: &[String]) -> Failure {
+        let wait = Wait { waiting_pid: pid, waiting_in: within.to_vec(), ..Wait::default() };
+        Failure { wait: Some(Box::new(wait)), ..self }
     }
 
     /// The same failure, with the commands that mend it.

@@ -2,6 +2,7 @@
 //! Running another program, but not for longer than one is willing to wait.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -14,11 +15,17 @@ use std::time::{Duration, Instant};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::interrupt;
+use crate::sysfs::stuck;
+
 /// How often one looks whether a program has ended, at the longest.
 const GLANCE: Duration = Duration::from_millis(10);
 /// What a program has printed is all there when it has ended; longer than this is waited for nobody else who still holds
 /// its standard error.
 const LINGER: Duration = Duration::from_millis(100);
+
+/// How long a program that was killed is waited for: one that is not gone by then waits in the kernel.
+const DYING: Duration = Duration::from_millis(300);
 
 /// How much is kept of a program's standard error: more than anyone will read.
 const COMPLAINT: usize = 1 << 20;
@@ -43,15 +50,48 @@ pub enum RunError {
         /// Why.
         source: io::Error,
     },
-    /// It was still running at the end of the time; it and what it had started were sent SIGKILL, which one
-    /// stuck in the kernel sees late.
-    #[error("{program} still ran after {} s", .after.as_secs_f32())]
+    /// It was still running at the end of the time; it and what it had started were sent SIGKILL.
+    #[error("{}{program} still ran after {} s{killed}", if .killed.is_interrupted { "interrupted; " } else { "" }, .after.as_secs_f32())]
     TimedOut {
         /// The program.
         program: String,
         /// How long it was given.
         after: Duration,
+        /// How it was ended.
+        killed: Killed,
     },
+}
+
+/// The end of a program that does not end by itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Killed {
+    /// Did the wish to stop cut its time short?
+    pub is_interrupted: bool,
+    /// The process and the kernel's functions it is in, if it waits in the kernel, and so sees the signal late.
+    pub left: Option<(u32, Vec<String>)>,
+}
+
+impl Killed {
+    /// How long it was given that was begun then, for a message.
+    pub fn after(&self, begun: Instant, timeout: Duration) -> Duration {
+        let tenths = begun.elapsed().as_millis() as u64 / 100;
+        if self.is_interrupted { Duration::from_millis(100 * tenths) } else { timeout }
+    }
+}
+
+impl fmt::Display for Killed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.left {
+            None => write!(f, ", and was killed"),
+            Some((pid, within)) => {
+                write!(
+                    f,
+                    ", and waits in the kernel{} (pid {pid}), where a signal does not end it",
+                    stuck::in_words(within)
+                )
+            }
+        }
+    }
 }
 
 /// The last of what a program printed.
@@ -83,8 +123,8 @@ pub struct Answer {
 /// A program whose every word was listened to.
 #[derive(Debug)]
 pub struct Logged {
-    /// How it ended; `None`: it was still running at the end of the time, and was killed with all that it had started.
-    pub status: Option<ExitStatus>,
+    /// How it ended; or it was still running at the end of the time, and was killed with all that it had started.
+    pub status: Result<ExitStatus, Killed>,
     /// What it printed on standard output and standard error, in that order.
     pub printed: Printed,
 }
@@ -116,12 +156,9 @@ pub fn log(command: &mut Command, timeout: Duration, limit: usize) -> Result<Log
     let spawned = command.spawn();
     // The command holds the pipe's other end as long as it is asked to.
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = spawned.map_err(start)?;
+    let child = spawned.map_err(start)?;
     let tail = Tail::of(File::from(reader), limit);
-    let status = wait(&mut child, timeout).map_err(start)?;
-    if status.is_none() {
-        kill(child);
-    }
+    let status = wait(child, timeout).map_err(start)?;
     Ok(Logged { status, printed: tail.end() })
 }
 
@@ -138,28 +175,28 @@ pub fn run(command: &mut Command, timeout: Duration) -> Result<Finished, RunErro
 }
 
 /// Waits for a child's end; one that does not come to it is killed.
-fn end_of(mut child: Child, program: String, timeout: Duration) -> Result<ExitStatus, RunError> {
-    match wait(&mut child, timeout) {
-        Ok(Some(status)) => Ok(status),
-        Ok(None) => {
-            kill(child);
-            Err(RunError::TimedOut { program, after: timeout })
-        }
+fn end_of(child: Child, program: String, timeout: Duration) -> Result<ExitStatus, RunError> {
+    let begun = Instant::now();
+    match wait(child, timeout) {
+        Ok(Ok(status)) => Ok(status),
+        Ok(Err(killed)) => Err(RunError::TimedOut { program, after: killed.after(begun, timeout), killed }),
         Err(source) => Err(RunError::Start { program, source }),
     }
 }
 
-/// Waits for a child's end, not for longer than `timeout`.
-fn wait(child: &mut Child, timeout: Duration) -> io::Result<Option<ExitStatus>> {
-    let started = Instant::now();
+/// Waits for a child's end, not for longer than `timeout`, nor than whoever wishes to stop grants it; then it is killed.
+fn wait(mut child: Child, timeout: Duration) -> io::Result<Result<ExitStatus, Killed>> {
+    let begun = Instant::now();
+    let limit = begun + timeout;
     let mut pause = Duration::from_micros(250);
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
+            return Ok(Ok(status));
         }
-        let left = timeout.saturating_sub(started.elapsed());
+        let wished = interrupt::deadline(begun, false).filter(|wished| *wished < limit);
+        let left = wished.unwrap_or(limit).saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(None);
+            return Ok(Err(kill(child, wished.is_some())));
         }
         thread::sleep(pause.min(left));
         pause = (pause * 2).min(GLANCE);
@@ -167,11 +204,20 @@ fn wait(child: &mut Child, timeout: Duration) -> io::Result<Option<ExitStatus>> 
 }
 
 /// Kills a child that was not seen to end, and what it has started. Its process id is its own until it is waited for,
-/// which is done aside: stuck in the kernel, it ends late.
-fn kill(mut child: Child) {
+/// which is done aside where it waits in the kernel, and so ends late.
+fn kill(mut child: Child, is_interrupted: bool) -> Killed {
     // It may have ended by itself just now; then there may be no one to kill.
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+    let killed = Instant::now();
+    while killed.elapsed() < DYING {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return Killed { is_interrupted, left: None };
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    let left = Some((child.id(), stuck::within(child.id())));
     thread::spawn(move || child.wait());
+    Killed { is_interrupted, left }
 }
 
 /// The end of what comes out of a pipe. It is read in a thread, which ends when nobody has the other end any more, or at the
@@ -323,7 +369,7 @@ mod tests {
         let started = Instant::now();
         let script = "echo begun; sleep 30 & wait";
         let logged = log(Command::new("sh").args(["-c", script]), Duration::from_millis(300), 4096).unwrap();
-        assert!(logged.status.is_none());
+        assert_eq!(logged.status, Err(Killed { is_interrupted: false, left: None }));
         assert_eq!(logged.printed, Printed { bytes: b"begun\n".to_vec(), is_cut: false });
         assert!(started.elapsed() < Duration::from_secs(10));
     }

@@ -7,14 +7,17 @@ use rustix::io::Errno;
 
 use super::prepare::PrepareError;
 use crate::address::Address;
+use crate::gather;
+use crate::guard;
+use crate::host::Host;
 use crate::kernel_name::DriverName;
 use crate::lock::LockError;
 use crate::modules::LoadError;
 use crate::outcome::{Failure, Kind};
 use crate::policy::StoreError;
 use crate::process::RunError;
-use crate::sysfs::ReadError;
 use crate::sysfs::control::WriteError;
+use crate::sysfs::{Device, ReadError, stuck};
 
 /// A step that did not work.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +52,14 @@ impl StepError {
         let message = format!("{address}: {self}");
         let log = format!("the kernel log may say more: dmesg | grep {address}");
         match &self {
-            StepError::Write(WriteError::TimedOut { .. }) => Failure::stuck(message, stuck_hint(address)),
+            StepError::Write(WriteError::TimedOut { given_up, .. }) => {
+                Failure::stuck(message, stuck_hint(address)).waiting(Some(given_up.pid), &given_up.within)
+            }
             StepError::Write(WriteError::NotOpened { errno, .. }) if is_permission(*errno) => {
                 Failure::new(Kind::Permission, message, permission_hint())
+            }
+            StepError::Prepare(PrepareError::TimedOut { killed, .. }) if killed.is_interrupted => {
+                Failure::plain(Kind::Interrupted, message)
             }
             StepError::Prepare(PrepareError::TimedOut { .. }) => Failure::new(
                 Kind::Timeout,
@@ -63,12 +71,19 @@ impl StepError {
                 message,
                 "run it by hand to see what is wrong; 'vfioctl bind --no-prepare' does without",
             ),
+            StepError::Load(LoadError::Interrupted(_)) => Failure::plain(Kind::Interrupted, message),
             StepError::Load(LoadError::Run(error)) => match error {
+                RunError::TimedOut { killed, .. } if killed.is_interrupted && killed.left.is_none() => {
+                    Failure::plain(Kind::Interrupted, message)
+                }
                 RunError::TimedOut { .. } => {
                     Failure::stuck(message, "the kernel log may say what the module waits for")
                 }
                 RunError::Start { .. } => Failure::new(Kind::Module, message, "is the package kmod installed?"),
             },
+            StepError::Load(LoadError::GivenUp(_)) => {
+                Failure::stuck(message, "the kernel log may say what the module waits for")
+            }
             StepError::Load(LoadError::Refused { setting: Some(setting), .. }) => {
                 Failure::new(Kind::Module, message, setting.clone())
             }
@@ -128,6 +143,9 @@ pub fn lock_failure(address: Address, error: LockError) -> Failure {
         LockError::Held { .. } => {
             Failure::stuck(message, "wait for it, or look what it waits for: ps -C vfioctl -o pid,stat,wchan:32,args")
         }
+        LockError::Stuck { waiter } => {
+            Failure::stuck(message, stuck_hint(address)).waiting(Some(waiter.pid), &waiter.within)
+        }
         LockError::Interrupted => Failure::plain(Kind::Interrupted, message),
         LockError::File { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
@@ -141,6 +159,27 @@ pub fn lock_failure(address: Address, error: LockError) -> Failure {
 /// The next step for someone who may not.
 pub fn permission_hint() -> String {
     "this is for root; in a container or a sandboxed service /sys and /run may be read-only".to_string()
+}
+
+/// Where a call waits in the kernel: who has to do with that, as far as it can be known, and how the device stands. Nothing
+/// that is read for it waits as well.
+pub fn explain_wait(host: &Host, address: Address, mut failure: Failure) -> Failure {
+    let Some(wait) = &mut failure.wait else { return failure };
+    let group = Device::read(host, address).ok().flatten().and_then(|device| device.iommu_group);
+    let vfio_devices = Device::vfio_devices(host, address).unwrap_or_default();
+    wait.holders = guard::holders(host, address, group, &vfio_devices);
+    wait.waiters = stuck::waiters(host);
+    // One at an attribute of a driver may be at any of its devices.
+    wait.waiters.retain(|waiter| waiter.device.is_none_or(|device| device == address));
+    wait.waiters.retain(|waiter| Some(waiter.pid) != wait.waiting_pid);
+    let text = &mut failure.message;
+    text.extend(wait.holders.iter().map(|holder| format!("; {holder}")));
+    text.extend(wait.waiters.iter().map(|waiter| format!("; {waiter}")));
+    let driver = gather::driver_of(host, address).ok().flatten();
+    let on = driver.map_or("no driver".to_string(), |driver| driver.to_string());
+    let vfio = if vfio_devices.is_empty() { "no VFIO device".to_string() } else { vfio_devices.join(", ") };
+    text.push_str(&format!("; now it is on {on}, with {vfio}"));
+    failure
 }
 
 fn stuck_hint(address: Address) -> String {

@@ -6,7 +6,7 @@ mod pf;
 mod prepare;
 mod record;
 
-pub use failure::{lock_failure, store_failure};
+pub use failure::{explain_wait, lock_failure, store_failure};
 pub use pf::{PfJob, record as pf_step_record};
 pub use record::{forget_record, save_record, set_aside_record, step_record};
 
@@ -72,7 +72,7 @@ impl<'a> Job<'a> {
     /// The same to put the device back, whoever wishes to stop.
     pub fn start_undoing(setting: &'a Setting<'a>, address: Address) -> Result<Job<'a>, Failure> {
         let mut job = Job::under(DeviceLock::take_to_undo(setting.host, address, setting.timeout), setting, address)?;
-        job.control.ignore_interrupts();
+        job.control.set_undoing();
         Ok(job)
     }
 
@@ -81,7 +81,7 @@ impl<'a> Job<'a> {
         setting: &'a Setting<'a>,
         address: Address,
     ) -> Result<Job<'a>, Failure> {
-        let lock = lock.map_err(|error| lock_failure(address, error))?;
+        let lock = lock.map_err(|error| explain_wait(setting.host, address, lock_failure(address, error)))?;
         let control = Control::start(setting.host, setting.timeout).map_err(|error| {
             Failure::plain(Kind::Failed, format!("{address}: cannot start the process that writes to sysfs: {error}"))
         })?;
@@ -142,7 +142,7 @@ impl<'a> Job<'a> {
         let mut result = self.result(facts, Vec::new());
         if let Err(error) = self.run_each(&plan::restore(before, &Binding::from(facts), prepared)) {
             result.outcome = Outcome::Failed;
-            result.error = Some(error.failure(self.address));
+            result.error = Some(self.failure(error));
         }
         self.finish(result)
     }
@@ -154,7 +154,7 @@ impl<'a> Job<'a> {
             Ok(()) => result.outcome = Outcome::Claimed,
             Err(error) => {
                 result.outcome = Outcome::Failed;
-                result.error = Some(error.failure(self.address));
+                result.error = Some(self.failure(error));
             }
         }
         self.finish(result)
@@ -234,10 +234,11 @@ impl<'a> Job<'a> {
     fn run_each(&mut self, steps: &[Step]) -> Result<(), StepError> {
         let mut first = Ok(());
         for step in steps {
-            let result = self.run(step);
-            let is_stuck = matches!(result, Err(StepError::Write(WriteError::TimedOut { .. })));
+            // Who wishes to stop a second time does not wait for this either.
+            let result = if interrupt::is_urgent() { Err(StepError::Interrupted) } else { self.run(step) };
+            let is_over = matches!(result, Err(StepError::Write(WriteError::TimedOut { .. }) | StepError::Interrupted));
             first = first.and(result);
-            if is_stuck {
+            if is_over {
                 break;
             }
         }
@@ -384,6 +385,11 @@ impl<'a> Job<'a> {
         Ok(gather::driver_of(host, self.address)?)
     }
 
+    /// What to tell the user.
+    fn failure(&self, error: StepError) -> Failure {
+        explain_wait(self.setting.host, self.address, error.failure(self.address))
+    }
+
     fn save(&mut self, draft: Draft) -> Result<(), StepError> {
         self.store(save_record(self.setting.host, self.address), || draft.commit().map(|_| ()))
     }
@@ -405,7 +411,7 @@ impl<'a> Job<'a> {
     fn undo(&mut self, before: &Binding, error: StepError) -> Failure {
         // The device's lock is held in the kernel: another write would only wait behind it.
         let is_stuck = matches!(error, StepError::Write(WriteError::TimedOut { .. }));
-        let mut failure = error.failure(self.address);
+        let mut failure = self.failure(error);
         if is_stuck && self.driver_override != before.driver_override {
             let text = self.driver_override.as_deref().unwrap_or("unset");
             failure.message.push_str(&format!("; driver_override is {text} now: 'vfioctl unbind' clears it"));
@@ -414,7 +420,7 @@ impl<'a> Job<'a> {
             failure.message.push_str(&self.still_prepared());
             return failure;
         }
-        self.control.ignore_interrupts();
+        self.control.set_undoing();
         (self.setting.observe)(self.address, "putting it back");
         let restored = self.driver().and_then(|driver| {
             let now = Binding { driver, driver_override: self.driver_override.clone() };
@@ -435,8 +441,8 @@ impl<'a> Job<'a> {
             }
             Err(second) => {
                 // A program that does not end leaves nothing stuck in the kernel.
-                let is_stuck = !matches!(second, StepError::Prepare(_));
-                let second = second.failure(self.address);
+                let is_stuck = matches!(second, StepError::Write(_));
+                let second = self.failure(second);
                 let state = match self.driver() {
                     Ok(driver) => describe(&Binding { driver, driver_override: self.driver_override.clone() }),
                     Err(error) => error.to_string(),

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::failure::{StepError, permission_hint};
-use super::{Setting, lock_failure};
+use super::{Setting, explain_wait, lock_failure};
 use crate::address::Address;
 use crate::gather;
 use crate::interrupt;
@@ -35,7 +35,8 @@ pub struct PfJob<'a> {
 impl<'a> PfJob<'a> {
     /// Locks the PF, which nothing has been done to yet.
     pub fn start(setting: &'a Setting<'a>, pf: Address) -> Result<PfJob<'a>, Failure> {
-        let lock = DeviceLock::take(setting.host, pf, setting.timeout).map_err(|error| lock_failure(pf, error))?;
+        let lock = DeviceLock::take(setting.host, pf, setting.timeout)
+            .map_err(|error| explain_wait(setting.host, pf, lock_failure(pf, error)))?;
         let control = Control::start(setting.host, setting.timeout).map_err(|error| no_attendant(pf, &error))?;
         let state = State { count: 0, is_autoprobed: true, is_remade: false, is_bound: false };
         Ok(PfJob { setting, pf, control, state, is_undoing: false, steps: Vec::new(), _lock: lock })
@@ -73,7 +74,7 @@ impl<'a> PfJob<'a> {
             return failure;
         }
         self.is_undoing = true;
-        self.control.ignore_interrupts();
+        self.control.set_undoing();
         let is_stuck = failure.is_stuck;
         let is_touched = State::from(before) != self.state;
         let mut second: Option<Failure> = None;
@@ -151,7 +152,8 @@ impl<'a> PfJob<'a> {
         // Who binds one of them is to come to an end first, and who wants to begin finds it gone.
         let take = if self.is_undoing { DeviceLock::take_to_undo } else { DeviceLock::take };
         let lock = |&(_, vf): &(u16, Address)| {
-            take(self.setting.host, vf, self.setting.timeout).map_err(|error| lock_failure(vf, error))
+            take(self.setting.host, vf, self.setting.timeout)
+                .map_err(|error| explain_wait(self.setting.host, vf, lock_failure(vf, error)))
         };
         let _locks: Vec<DeviceLock> = vfs.iter().map(lock).collect::<Result<_, _>>()?;
         if !vfs.is_empty() {
@@ -200,19 +202,14 @@ impl<'a> PfJob<'a> {
         let on = driver.map_or("no driver".to_string(), |driver| driver.to_string());
         let message = format!("{pf}: {error}");
         match &error {
-            WriteError::TimedOut { .. } => {
+            WriteError::TimedOut { given_up, .. } => {
                 // It may be made all the same, later.
                 self.state.is_remade = true;
-                // What is put back now waits for nothing.
-                if let Err(error) = self.control.leave_behind() {
-                    return no_attendant(pf, &error);
-                }
-                Failure::stuck(
-                    message,
-                    format!(
-                        "the PF's driver, {on}, may be slow, or somebody may use a VF; then see 'vfioctl sriov {pf}'"
-                    ),
-                )
+                let hint = format!(
+                    "the PF's driver, {on}, may be slow, or somebody may use a VF; then see 'vfioctl sriov {pf}'"
+                );
+                let failure = Failure::stuck(message, hint).waiting(Some(given_up.pid), &given_up.within);
+                explain_wait(self.setting.host, pf, failure)
             }
             // `sriov_numvfs_store`: no driver, or one without sriov_configure.
             WriteError::Refused { errno: Errno::NOENT, .. } => Failure::new(

@@ -3,13 +3,14 @@
 
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
-use std::time::Duration;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
 use super::Job;
 use super::failure::StepError;
 use crate::outcome::StepRecord;
 use crate::prepare::{self, Preparation, shown};
-use crate::process::{self, Logged, Printed, RunError};
+use crate::process::{self, Killed, Logged, Printed, RunError};
 
 /// How much is kept of what a program prints.
 const OUTPUT: usize = 4096;
@@ -34,12 +35,20 @@ pub enum PrepareError {
         output: String,
     },
     /// It did not end.
-    #[error("prepare: {command} still ran after {} s, and was killed: what it has done by then is not known{}", .after.as_secs_f32(), said(.output))]
+    #[error(
+        "{}prepare: {command} still ran after {} s{}: what it has done by then is not known{}",
+        if .killed.is_interrupted { "interrupted; " } else { "" },
+        .after.as_secs_f32(),
+        .killed,
+        said(.output)
+    )]
     TimedOut {
         /// Its words.
         command: String,
         /// How long it was given.
         after: Duration,
+        /// How it was ended.
+        killed: Killed,
         /// What it printed.
         output: String,
     },
@@ -82,6 +91,7 @@ impl Job<'_> {
         let variables = preparation.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let timeout = preparation.timeout.unwrap_or(self.setting.timeout);
         let mut command = prepare::command(OsStr::new(program), variables);
+        let begun = Instant::now();
         let logged = process::log(command.args(arguments), timeout, OUTPUT).map_err(PrepareError::from)?;
         let Logged { status, printed } = logged;
         let output = text(&printed);
@@ -89,16 +99,18 @@ impl Job<'_> {
             (self.setting.observe)(self.address, &format!("{program}: {line}"));
         }
         if let Some(record) = &mut record.program {
-            record.exit_status = status.and_then(|status| status.code());
-            record.signal = status.and_then(|status| status.signal());
-            record.timed_out = status.is_none();
+            record.exit_status = status.as_ref().ok().and_then(ExitStatus::code);
+            record.signal = status.as_ref().ok().and_then(ExitStatusExt::signal);
+            record.timed_out = status.is_err();
             record.output = Some(output.clone());
         }
         let command = shown(words);
         match status {
-            Some(status) if status.success() => Ok(()),
-            Some(status) => Err(PrepareError::Failed { command, status: status.to_string(), output }.into()),
-            None => Err(PrepareError::TimedOut { command, after: timeout, output }.into()),
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(PrepareError::Failed { command, status: status.to_string(), output }.into()),
+            Err(killed) => {
+                Err(PrepareError::TimedOut { command, after: killed.after(begun, timeout), killed, output }.into())
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::context::{Context, UsageError, distinct};
 use crate::address::Address;
-use crate::apply::{Job, save_record, store_failure};
+use crate::apply::{Job, explain_wait, save_record, store_failure};
 use crate::cli::{Bind, Force};
 use crate::consumers;
 use crate::gather::{self, Chooser};
@@ -267,12 +267,12 @@ impl Binder<'_> {
         let address = device.address;
         let (wanted, doubts) = self.wanted(&device, request)?;
         let mut facts = gather::facts_but_users(&self.context.host, device, self.context.timeout)
-            .map_err(|error| held(address, error))?;
+            .map_err(|error| held(&self.context.host, address, error))?;
         facts.siblings.retain(|sibling| !self.together.contains(&sibling.address));
         let mut plan = plan::bind(&facts, &wanted, request.manner)?;
         // Who is on the right driver stays there, whoever holds it.
         if !plan.attempts.is_empty() {
-            facts = gather::with_users(&self.context.host, facts).map_err(|error| held(address, error))?;
+            facts = gather::with_users(&self.context.host, facts).map_err(|error| held(&self.context.host, address, error))?;
             plan = plan::bind(&facts, &wanted, request.manner)?;
         }
         plan.warnings.extend(doubts);
@@ -370,11 +370,12 @@ fn check_readable(host: &Host, address: Address, errors: &[PolicyError]) -> Resu
 }
 
 /// A device whose attributes cannot be read: its lock may be held.
-pub fn held(address: Address, error: ReadError) -> Failure {
+pub fn held(host: &Host, address: Address, error: ReadError) -> Failure {
     let message = format!("{address}: {error}");
     match error.source.kind() {
         std::io::ErrorKind::TimedOut => {
-            Failure::stuck(message, "wait until that is over; the kernel log may say what it waits for")
+            let hint = "wait until that is over; the kernel log may say what it waits for";
+            explain_wait(host, address, Failure::stuck(message, hint).waiting(None, &[]))
         }
         _ => Failure::plain(Kind::Failed, message),
     }

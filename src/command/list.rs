@@ -15,7 +15,7 @@ use crate::names::Database;
 use crate::report::{self, DeviceView};
 use crate::sysfs::{Device, Overrides};
 
-/// How long a listing waits for a device whose lock is held.
+/// How long a listing waits for devices whose lock is held, all together.
 pub const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Lists devices.

@@ -31,6 +31,7 @@ pub fn run(context: &Context, options: &Probe) -> Result<u8> {
             context.host.root().display()
         )));
     }
+    context.take_signals();
     match probe(context, options.address, options.vf_token) {
         Ok(view) => {
             report::probe(context.output, &view)?;
@@ -92,7 +93,8 @@ fn ask(context: &Context, facts: &Facts, way: &Way) -> Result<Features, Failure>
 }
 
 fn facts(context: &Context, address: Address) -> Result<Facts, Failure> {
-    gather::facts(&context.host, context.device(address)?, context.timeout).map_err(|error| held(address, error))
+    gather::facts(&context.host, context.device(address)?, context.timeout)
+        .map_err(|error| held(&context.host, address, error))
 }
 
 /// The container has no IOMMU driver: its module is a soft dependency of `vfio`, which some modprobes leave out.

@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `vfioctl show`.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::bind::held;
 use super::context::{Context, policy_view};
 use crate::address::Address;
 use crate::class;
 use crate::gather;
 use crate::names::Database;
+use crate::outcome::Kind;
 use crate::plan::Facts;
 use crate::report::{self, Blocker, DeviceView, GroupView, ShowView};
+use crate::sysfs::{Overrides, stuck};
 use crate::verdict;
 use crate::vfio::nodes::Nodes;
 
 /// How long a device whose lock is held is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Shows everything about one device.
 pub fn run(context: &Context, address: Address) -> Result<u8> {
@@ -35,12 +37,9 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
     };
     let class_name = names.class.unwrap_or_else(|| class::name(&device.modalias.class()).to_string());
     let policy = policy_view(&policy, &device);
-    let facts = match gather::facts(&context.host, device, context.timeout.min(PATIENCE)) {
-        Ok(facts) => facts,
-        Err(error) => return context.refuse("show", &held(address, error)),
-    };
-    let driver_override = facts.driver_override.clone();
-    let view = DeviceView::new(&facts.device, driver_override, names.device, best, policy);
+    let (driver_override, is_locked) = driver_override(context, address)?;
+    let facts = gather::with_holders(&context.host, gather::surroundings(&context.host, device, driver_override)?);
+    let view = DeviceView::new(&facts.device, facts.driver_override.clone(), names.device, best, policy);
     // A sibling's driver may have opened the group of a device that is on none.
     let nodes = match facts.is_vfio_device {
         true => Nodes::of(&context.host, facts.device.iommu_group, &facts.vfio_devices),
@@ -60,5 +59,22 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
     let view =
         ShowView { device: view, class_name, pf_driver, group, vfio_devices, nodes, holders, in_use, candidates };
     report::show(context.output, &view)?;
-    Ok(0)
+    Ok(if is_locked { Kind::Timeout.exit_status() } else { 0 })
+}
+
+/// The override; and whether it could not be read because the device is locked, which is said. Then all the rest is worth
+/// the more.
+fn driver_override(context: &Context, address: Address) -> Result<(Option<String>, bool)> {
+    let waiters = stuck::own_waiters(&context.host);
+    for waiter in waiters.iter().filter(|waiter| waiter.device == Some(address)) {
+        context.output.warn(&format!("{address}: {waiter}"));
+    }
+    match Overrides::new(&context.host, context.timeout.min(PATIENCE)).read(address) {
+        Ok(driver_override) => Ok((driver_override, false)),
+        Err(error) if error.source.kind() == ErrorKind::TimedOut => {
+            context.output.warn(&format!("its override is not known: {error}"));
+            Ok((None, true))
+        }
+        Err(error) => Err(error.into()),
+    }
 }

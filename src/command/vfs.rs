@@ -68,7 +68,8 @@ impl<'a> VfWork<'a> {
         let observe = |address: Address, text: &str| context.observe(address, text);
         let setting = context.setting(&observe);
         let mut job = if context.is_dry_run { None } else { Some(PfJob::start(&setting, address)?) };
-        let counted = job.as_mut().map(PfJob::count).transpose().map_err(|error| held(address, error))?;
+        let counted =
+            job.as_mut().map(PfJob::count).transpose().map_err(|error| held(&context.host, address, error))?;
         // Only now, under the lock, is what is read what counts.
         let (pf, _) = read(context, address)?;
         let facts = self.facts(&pf, counted)?;
@@ -101,7 +102,7 @@ impl<'a> VfWork<'a> {
         }
         // How they were bound has to be known, to be put back.
         if let Some(error) = errors.into_iter().next() {
-            return Err(held(address, error));
+            return Err(held(&context.host, address, error));
         }
         Ok(Facts {
             pf: address,
@@ -248,7 +249,8 @@ impl<'a> VfWork<'a> {
         let observe = |address: Address, text: &str| context.observe(address, text);
         let setting = context.setting(&observe);
         let job = Job::start(&setting, vf)?;
-        let facts = gather::facts(&context.host, context.device(vf)?, context.timeout).map_err(|e| held(vf, e))?;
+        let facts = gather::facts(&context.host, context.device(vf)?, context.timeout)
+            .map_err(|e| held(&context.host, vf, e))?;
         if facts.device.driver.is_some() {
             return Ok(context.unchanged(vf));
         }
@@ -275,7 +277,8 @@ impl<'a> VfWork<'a> {
             let observe = |address: Address, text: &str| context.observe(address, text);
             let setting = context.setting(&observe);
             let job = Job::start_undoing(&setting, vf)?;
-            let facts = gather::facts(&context.host, context.device(vf)?, context.timeout).map_err(|e| held(vf, e))?;
+            let facts = gather::facts(&context.host, context.device(vf)?, context.timeout)
+                .map_err(|e| held(&context.host, vf, e))?;
             let incarnation = Device::incarnation(&context.host, vf);
             let prepared = self.prepared.get(&vf).filter(|(of, _)| *of == incarnation);
             Ok(job.restore(&facts, bindings[&vf], prepared.map_or(&[], |(_, prepared)| prepared.as_slice())))

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::state::{Modules, built_in};
 use crate::host::Host;
+use crate::interrupt;
 use crate::kernel_name::ModuleName;
 use crate::matcher::Modalias;
 use crate::process::{self, Finished, RunError};
@@ -29,6 +30,12 @@ pub enum LoadError {
     /// modprobe could not be run, or did not end.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// It is wished that this stops, and modprobe was not run.
+    #[error("interrupted before modprobe {0}")]
+    Interrupted(ModuleName),
+    /// modprobe was given up on for another device, and may still be at it.
+    #[error("modprobe {0} was given up on just now, for another device")]
+    GivenUp(ModuleName),
     /// modprobe said no.
     #[error("modprobe {module}: {reason}")]
     Refused {
@@ -50,12 +57,18 @@ pub enum LoadError {
 /// Loads a module by its name. Never by an alias: for `vfio_pci:` aliases modprobe loads every match, the generic driver
 /// first.
 pub fn load(host: &Host, module: &ModuleName, timeout: Duration) -> Result<(), LoadError> {
-    let _turn = Turn::take(module, timeout);
+    // One more modprobe would wait behind the first, in the kernel.
+    let mut turn = Turn::take(module, timeout).ok_or_else(|| LoadError::GivenUp(module.clone()))?;
     // While this waited for its turn, another thread has loaded it.
     if Modules::is_loaded(host, module) {
         return Ok(());
     }
-    let Finished { status, stderr } = modprobe(host, &MODPROBE, &["--", module.as_str()], timeout)?;
+    if interrupt::is_wanted() {
+        return Err(LoadError::Interrupted(module.clone()));
+    }
+    let finished = modprobe(host, &MODPROBE, &["--", module.as_str()], timeout);
+    turn.is_given_up = matches!(finished, Err(RunError::TimedOut { .. }));
+    let Finished { status, stderr } = finished?;
     let module = module.clone();
     if status.success() {
         // An `install` line may say that nothing is to be done.
@@ -66,32 +79,47 @@ pub fn load(host: &Host, module: &ModuleName, timeout: Duration) -> Result<(), L
     Err(LoadError::Refused { module, reason, setting })
 }
 
+/// How much later whoever waits for a turn gives up than whoever has it.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// Many devices at once want the same module: one thread loads it, and the others wait for that.
 struct Turn<'a> {
     module: &'a ModuleName,
+    /// Is it the first, whom others wait for?
+    is_first: bool,
+    is_given_up: bool,
 }
 
-/// The modules that are being loaded.
+/// The modules that are being loaded, and those that were given up on.
 static LOADING: Mutex<BTreeSet<ModuleName>> = Mutex::new(BTreeSet::new());
+static GIVEN_UP: Mutex<BTreeSet<ModuleName>> = Mutex::new(BTreeSet::new());
 static LOADED: Condvar = Condvar::new();
 
 impl<'a> Turn<'a> {
-    /// Waits while another thread has it, once; after that, or after `timeout`, whoever waited goes on.
+    /// Waits while another thread has it, once; after that whoever waited goes on. `None`: it was given up on.
     fn take(module: &'a ModuleName, timeout: Duration) -> Option<Turn<'a>> {
         let mut loading = LOADING.lock().expect("no thread panics with it");
-        if loading.insert(module.clone()) {
-            return Some(Turn { module });
+        let is_first = loading.insert(module.clone());
+        if !is_first {
+            let is_loading = |loading: &mut BTreeSet<ModuleName>| loading.contains(module);
+            // Whoever is first gives up by then, and for the sake of whoever wishes to stop before.
+            drop(LOADED.wait_timeout_while(loading, timeout + SLACK, is_loading).expect("no thread panics with it"));
         }
-        let is_loading = |loading: &mut BTreeSet<ModuleName>| loading.contains(module);
-        drop(LOADED.wait_timeout_while(loading, timeout, is_loading).expect("no thread panics with it"));
-        None
+        let turn = Turn { module, is_first, is_given_up: false };
+        // Dropped where it is not wanted, so that the next is first again.
+        (!GIVEN_UP.lock().expect("no thread panics with it").contains(module)).then_some(turn)
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        LOADING.lock().expect("no thread panics with it").remove(self.module);
-        LOADED.notify_all();
+        if self.is_given_up {
+            GIVEN_UP.lock().expect("no thread panics with it").insert(self.module.clone());
+        }
+        if self.is_first {
+            LOADING.lock().expect("no thread panics with it").remove(self.module);
+            LOADED.notify_all();
+        }
     }
 }
 

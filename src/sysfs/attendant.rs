@@ -5,10 +5,10 @@
 //! A thread stuck there keeps its whole process from ending, SIGKILL or not. So such calls are made by a child process,
 //! this program again: it is told one at a time and answers with what came of it.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -20,25 +20,28 @@ use serde::{Deserialize, Serialize};
 use sysfs_class::SysClass;
 
 use super::node::Node;
+use super::stuck;
 use crate::interrupt;
 
 /// The argument with which this program is the attendant.
 pub const ARGUMENT: &str = "--attend-attributes";
 
-/// How often one looks whether the user wishes to stop, and how long a call that is under way is waited for then.
+/// How often one looks whether the user wishes to stop.
 const GLANCE: Duration = Duration::from_millis(100);
-const GRACE: Duration = Duration::from_secs(15);
+
+/// How long the end of those that have nothing to do is waited for.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The other process.
 pub struct Attendant {
+    /// `None`: it was left behind in the kernel, and the next call wants another.
     channel: Option<Channel>,
-    heeds_interrupts: bool,
-    /// Is it at a call that has no answer yet?
-    is_waiting: bool,
+    is_undoing: bool,
 }
 
 /// The way to it and back.
 struct Channel {
+    pid: u32,
     requests: ChildStdin,
     answers: Receiver<io::Result<Answer>>,
 }
@@ -52,6 +55,8 @@ struct Request {
     attribute: String,
     /// What to write; to read, if there is nothing.
     value: Option<String>,
+    /// The device that is written about: held open meanwhile, so that it shows who waits for what.
+    device: Option<PathBuf>,
 }
 
 /// What came of a request.
@@ -68,15 +73,23 @@ pub enum Answer {
 /// No answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AttendantError {
-    /// Not in time. The call may still be going on in the kernel.
-    #[error("no answer from the kernel")]
-    TimedOut {
-        /// Did the wish to stop cut the time short?
-        is_interrupted: bool,
-    },
+    /// Not in time. The process is left behind: it ends when the kernel lets go of it.
+    #[error("no answer from the kernel{}", stuck::in_words(.0.within.as_slice()))]
+    TimedOut(GivenUp),
     /// The process could not be started, or ended.
     #[error("the process that reads and writes sysfs: {0}")]
     Process(#[from] io::Error),
+}
+
+/// A call that was given up on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GivenUp {
+    /// Did the wish to stop cut the time short?
+    pub is_interrupted: bool,
+    /// The process that is left behind.
+    pub pid: u32,
+    /// The kernel's functions it is in, as far as that is told.
+    pub within: Vec<String>,
 }
 
 impl Channel {
@@ -88,9 +101,12 @@ impl Channel {
             .stdout(Stdio::piped())
             // A pipe of the caller's that a stuck process held open would make the caller wait as well.
             .stderr(Stdio::null())
+            // Nor is a file system to stay in use for it.
+            .current_dir("/")
             // Ctrl-C is for us: a call that was begun is to come to its end.
             .process_group(0)
             .spawn()?;
+        let pid = child.id();
         let requests = child.stdin.take().expect("it was asked to be piped");
         let output = child.stdout.take().expect("it was asked to be piped");
         let (sender, answers) = mpsc::channel();
@@ -103,48 +119,48 @@ impl Channel {
             }
             let _ = child.wait();
         })?;
-        Ok(Channel { requests, answers })
+        Ok(Channel { pid, requests, answers })
     }
 }
 
 impl Drop for Attendant {
     fn drop(&mut self) {
-        // One that waits in the kernel is left behind.
-        let channel = self.channel.take().filter(|_| !self.is_waiting);
-        IDLE.lock().expect("no thread panics with it").extend(channel);
+        IDLE.lock().expect("no thread panics with it").extend(self.channel.take());
     }
+}
+
+/// One with nothing to do, or a new one.
+fn channel() -> io::Result<Channel> {
+    let idle = IDLE.lock().expect("no thread panics with it").pop();
+    idle.map_or_else(Channel::open, Ok)
 }
 
 impl Attendant {
     /// Starts the process, unless there is one with nothing to do.
     pub fn start() -> io::Result<Attendant> {
-        let idle = IDLE.lock().expect("no thread panics with it").pop();
-        let channel = match idle {
-            Some(channel) => channel,
-            None => Channel::open()?,
-        };
-        Ok(Attendant { channel: Some(channel), heeds_interrupts: true, is_waiting: false })
+        Ok(Attendant { channel: Some(channel()?), is_undoing: false })
     }
 
-    /// From now on, gives every call all its time, whoever wishes to stop.
-    pub fn ignore_interrupts(&mut self) {
-        self.heeds_interrupts = false;
+    /// From now on, calls put something back: who wishes to stop wishes for these too.
+    pub fn set_undoing(&mut self) {
+        self.is_undoing = true;
     }
 
-    /// Writes `value` to an attribute.
+    /// Writes `value` to an attribute, on behalf of the device with the directory `device`.
     pub fn write(
         &mut self,
         directory: &Path,
         attribute: &str,
         value: &str,
+        device: &Path,
         timeout: Duration,
     ) -> Result<Answer, AttendantError> {
-        self.ask(directory, attribute, Some(value.to_string()), timeout)
+        self.ask(directory, attribute, Some(value.to_string()), Some(device), timeout)
     }
 
     /// Reads an attribute. What is not UTF-8 in it is replaced.
     pub fn read(&mut self, directory: &Path, attribute: &str, timeout: Duration) -> Result<Answer, AttendantError> {
-        self.ask(directory, attribute, None, timeout)
+        self.ask(directory, attribute, None, None, timeout)
     }
 
     fn ask(
@@ -152,30 +168,33 @@ impl Attendant {
         directory: &Path,
         attribute: &str,
         value: Option<String>,
+        device: Option<&Path>,
         timeout: Duration,
     ) -> Result<Answer, AttendantError> {
-        let request = Request { directory: directory.to_path_buf(), attribute: attribute.to_string(), value };
-        let mut line = serde_json::to_vec(&request).map_err(io::Error::from)?;
+        // The process is in another directory than we.
+        let (directory, device) = (path::absolute(directory)?, device.map(path::absolute).transpose()?);
+        let attribute = attribute.to_string();
+        let mut line = serde_json::to_vec(&Request { directory, attribute, value, device }).map_err(io::Error::from)?;
         line.push(b'\n');
-        let channel = self.channel.as_mut().expect("taken only when this is dropped");
-        self.is_waiting = true;
+        // Back in its place only with an answer.
+        let mut channel = self.channel.take().map_or_else(channel, Ok)?;
         channel.requests.write_all(&line)?;
-        let started = Instant::now();
-        let mut deadline = timeout;
-        let mut is_interrupted = false;
+        let begun = Instant::now();
+        let limit = begun + timeout;
         loop {
-            let elapsed = started.elapsed();
-            if self.heeds_interrupts && !is_interrupted && interrupt::is_wanted() {
-                is_interrupted = true;
-                deadline = deadline.min(elapsed + GRACE);
-            }
-            match channel.answers.recv_timeout(deadline.saturating_sub(elapsed).min(GLANCE)) {
+            let wished = interrupt::deadline(begun, self.is_undoing).filter(|wished| *wished < limit);
+            let left = wished.unwrap_or(limit).saturating_duration_since(Instant::now());
+            match channel.answers.recv_timeout(left.min(GLANCE)) {
                 Ok(answer) => {
-                    self.is_waiting = false;
+                    self.channel = Some(channel);
                     return Ok(answer?);
                 }
-                Err(RecvTimeoutError::Timeout) if started.elapsed() < deadline => {}
-                Err(RecvTimeoutError::Timeout) => return Err(AttendantError::TimedOut { is_interrupted }),
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    let (is_interrupted, pid) = (wished.is_some(), channel.pid);
+                    let within = stuck::within(pid);
+                    return Err(AttendantError::TimedOut(GivenUp { is_interrupted, pid, within }));
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(io::Error::new(io::ErrorKind::BrokenPipe, "it has ended").into());
                 }
@@ -192,7 +211,7 @@ pub fn dismiss() {
     let started = Instant::now();
     for ended in answers {
         // No answer comes any more: the other end is gone once the process is.
-        let _ = ended.recv_timeout(GRACE.saturating_sub(started.elapsed()));
+        let _ = ended.recv_timeout(FAREWELL.saturating_sub(started.elapsed()));
     }
 }
 
@@ -216,6 +235,8 @@ fn attend(request: &Request) -> Answer {
     let errno = |error: io::Error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
     let node = Node::new(request.directory.clone());
     let path = request.directory.join(&request.attribute);
+    // One that has gone needs no one to wait for it.
+    let _device = request.device.as_ref().and_then(|device| File::open(device).ok());
     let result = match &request.value {
         // Opened without O_CREAT: what the kernel has not made is ENOENT, not EACCES.
         Some(value) => node.write_file(&request.attribute, value).map(|()| String::new()),
@@ -246,6 +267,7 @@ mod tests {
                 directory: root.path().to_path_buf(),
                 attribute: attribute.to_string(),
                 value: value.map(str::to_string),
+                device: None,
             };
             serde_json::to_string(&request).unwrap() + "\n"
         };

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::attendant::{Answer, Attendant, AttendantError};
+use super::attendant::{Answer, Attendant, AttendantError, GivenUp};
 use super::node::ReadError;
+use super::stuck;
 use crate::address::Address;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
@@ -43,9 +44,11 @@ pub enum WriteError {
     },
     /// The kernel has not answered.
     #[error(
-        "{}writing {value:?} to {path} still waits in the kernel after {:.1} s",
-        if *.is_interrupted { "interrupted; " } else { "" },
-        .after.as_secs_f32()
+        "{}writing {value:?} to {path} still waits in the kernel after {:.1} s{} (pid {})",
+        if .given_up.is_interrupted { "interrupted; " } else { "" },
+        .after.as_secs_f32(),
+        stuck::in_words(.given_up.within.as_slice()),
+        .given_up.pid
     )]
     TimedOut {
         /// The attribute.
@@ -54,8 +57,8 @@ pub enum WriteError {
         value: String,
         /// How long it was given.
         after: Duration,
-        /// Did the wish to stop cut that short?
-        is_interrupted: bool,
+        /// What is left behind, and where.
+        given_up: GivenUp,
     },
     /// The process that writes could not be started, or ended.
     #[error("the process that writes to sysfs: {0}")]
@@ -103,20 +106,14 @@ impl<'a> Control<'a> {
         Ok(Control { host, timeout, attendant: Attendant::start()? })
     }
 
-    /// Leaves behind what may wait in the kernel, and starts another process for what does not.
-    pub fn leave_behind(&mut self) -> io::Result<()> {
-        self.attendant = Attendant::start()?;
-        Ok(())
-    }
-
     /// From now on, gives up on a write after `timeout`.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }
 
-    /// From now on, gives every write all its time, whoever wishes to stop: for putting things back.
-    pub fn ignore_interrupts(&mut self) {
-        self.attendant.ignore_interrupts();
+    /// From now on, writes put things back: who wishes to stop wishes for these too.
+    pub fn set_undoing(&mut self) {
+        self.attendant.set_undoing();
     }
 
     /// How long it waits.
@@ -126,38 +123,38 @@ impl<'a> Control<'a> {
 
     /// Sets `driver_override`: from now on, this driver alone may have the device.
     pub fn set_override(&mut self, address: Address, driver: &str) -> Result<(), WriteError> {
-        self.write(self.host.device(address), "driver_override", driver)
+        self.write(address, self.host.device(address), "driver_override", driver)
     }
 
     /// Clears `driver_override`. A zero-length write would do nothing (`fs/sysfs/file.c`, `sysfs_kf_write`); a newline
     /// clears it.
     pub fn clear_override(&mut self, address: Address) -> Result<(), WriteError> {
-        self.write(self.host.device(address), "driver_override", "\n")
+        self.write(address, self.host.device(address), "driver_override", "\n")
     }
 
     /// Takes the device from its driver.
     pub fn unbind(&mut self, address: Address, driver: &DriverName) -> Result<(), WriteError> {
-        self.write(self.host.driver(driver), "unbind", &address.to_string())
+        self.write(address, self.host.driver(driver), "unbind", &address.to_string())
     }
 
     /// Gives the device to a driver; the errno is the probe's own, which `drivers_probe` would hide.
     pub fn bind(&mut self, address: Address, driver: &DriverName) -> Result<(), WriteError> {
-        self.write(self.host.driver(driver), "bind", &address.to_string())
+        self.write(address, self.host.driver(driver), "bind", &address.to_string())
     }
 
     /// Lets the kernel choose among the registered drivers. Success says nothing about whether one took the device.
     pub fn probe(&mut self, address: Address) -> Result<(), WriteError> {
-        self.write(self.host.pci_bus(), "drivers_probe", &address.to_string())
+        self.write(address, self.host.pci_bus(), "drivers_probe", &address.to_string())
     }
 
     /// Says whether VFs that a PF gets are probed when they appear.
     pub fn set_vf_autoprobe(&mut self, pf: Address, on: bool) -> Result<(), WriteError> {
-        self.write(self.host.device(pf), "sriov_drivers_autoprobe", if on { "1" } else { "0" })
+        self.write(pf, self.host.device(pf), "sriov_drivers_autoprobe", if on { "1" } else { "0" })
     }
 
     /// Has a PF's driver make VFs, or remove them: under the PF's lock, and with the probes of those that may be probed.
     pub fn set_vf_count(&mut self, pf: Address, count: u16) -> Result<(), WriteError> {
-        self.write(self.host.device(pf), "sriov_numvfs", &count.to_string())
+        self.write(pf, self.host.device(pf), "sriov_numvfs", &count.to_string())
     }
 
     /// How many VFs a PF has: waits for its lock, so that none is being made or removed at that moment. An error of kind
@@ -170,7 +167,7 @@ impl<'a> Control<'a> {
                 Err(error) => io::Error::new(io::ErrorKind::InvalidData, error),
             },
             Ok(Answer::NotOpened(errno) | Answer::Refused(errno)) => io::Error::from_raw_os_error(errno),
-            Err(AttendantError::TimedOut { .. }) => io::Error::new(
+            Err(AttendantError::TimedOut(_)) => io::Error::new(
                 io::ErrorKind::TimedOut,
                 format!(
                     "no answer after {:.1} s: the PF's lock is held, as while VFs are made or removed, or a driver is bound",
@@ -182,24 +179,21 @@ impl<'a> Control<'a> {
         Err(ReadError { path: directory.join(attribute), source: error })
     }
 
-    fn write(&mut self, directory: PathBuf, attribute: &str, value: &str) -> Result<(), WriteError> {
+    fn write(&mut self, address: Address, directory: PathBuf, attribute: &str, value: &str) -> Result<(), WriteError> {
         let path = directory.join(attribute);
         let value = value.to_string();
         let started = Instant::now();
-        match self.attendant.write(&directory, attribute, &value, self.timeout) {
+        let device = self.host.device(address);
+        match self.attendant.write(&directory, attribute, &value, &device, self.timeout) {
             Ok(Answer::Done(_)) => Ok(()),
             Ok(Answer::NotOpened(errno)) => Err(WriteError::NotOpened { path, errno: Errno::from_raw_os_error(errno) }),
             Ok(Answer::Refused(errno)) => {
                 Err(WriteError::Refused { path, value, errno: Errno::from_raw_os_error(errno) })
             }
-            Err(AttendantError::TimedOut { is_interrupted }) => {
-                Err(WriteError::TimedOut { path, value, after: started.elapsed(), is_interrupted })
+            Err(AttendantError::TimedOut(given_up)) => {
+                Err(WriteError::TimedOut { path, value, after: started.elapsed(), given_up })
             }
-            Err(AttendantError::Process(error)) => {
-                // Whatever ended it: putting things back is not to fail for that.
-                self.attendant = Attendant::start()?;
-                Err(WriteError::Attendant(error))
-            }
+            Err(AttendantError::Process(error)) => Err(WriteError::Attendant(error)),
         }
     }
 }

@@ -11,6 +11,7 @@ mod node;
 mod overrides;
 mod sign;
 mod sriov;
+pub mod stuck;
 
 pub use device::{Device, Listing, list};
 pub use driver::{drivers_of_module, is_registered, module_of_driver, registered};

@@ -2,13 +2,15 @@
 //! Reading `driver_override`, which on older kernels waits for the device's lock, behind a slow probe or a stuck unbind
 //! (`drivers/pci/pci-sysfs.c`, `driver_override_show`; generic, and without that lock, from 7.1 on).
 
+use std::collections::BTreeMap;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::attendant::{Answer, Attendant, AttendantError};
 use super::node::ReadError;
+use super::stuck::{self, Waiter};
 use crate::address::Address;
 use crate::catalog::KernelVersion;
 use crate::host::Host;
@@ -17,29 +19,39 @@ use crate::host::Host;
 /// stable updates that their version does not tell.
 const NEVER_BLOCKS: KernelVersion = KernelVersion::new(7, 1);
 
+/// The attribute.
+const NAME: &str = "driver_override";
+
+/// How long a device is waited for when all patience is gone. One that is not locked answers in a fraction of that.
+const AT_LEAST: Duration = Duration::from_millis(25);
+
 /// Reads overrides, of one device or of all.
 pub struct Overrides<'a> {
     host: &'a Host,
+    /// What is left of it, for all devices together.
     patience: Duration,
     may_block: bool,
     attendant: Option<Attendant>,
+    /// Our own processes that wait for a device's override already, from earlier on: one more would wait beside them. Looked
+    /// for when the first override is read.
+    waiting: Option<BTreeMap<Address, Waiter>>,
 }
 
 impl<'a> Overrides<'a> {
-    /// Waits for at most `patience` for a device.
+    /// Waits for at most `patience`, all devices together.
     pub fn new(host: &'a Host, patience: Duration) -> Overrides<'a> {
         // Another root's attributes are files, if its /sys is not this kernel's.
         let running = host.running().ok().and_then(|release| KernelVersion::parse(&release));
-        Overrides { host, patience, may_block: running.is_none_or(|version| version < NEVER_BLOCKS), attendant: None }
+        let may_block = running.is_none_or(|version| version < NEVER_BLOCKS);
+        Overrides { host, patience, may_block, attendant: None, waiting: None }
     }
 
     /// A device's override; `None` when unset. An error of kind `TimedOut`: the device's lock is held.
     pub fn read(&mut self, address: Address) -> Result<Option<String>, ReadError> {
         let directory = self.host.device(address);
         let text = match self.may_block {
-            true => self.ask(&directory),
-            false => std::fs::read(directory.join("driver_override"))
-                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            true => self.ask(address, &directory),
+            false => std::fs::read(directory.join(NAME)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         };
         match text {
             Ok(text) => {
@@ -48,19 +60,22 @@ impl<'a> Overrides<'a> {
                 Ok(Some(text.to_string()).filter(|text| text != "(null)"))
             }
             Err(source) => {
-                let error = ReadError { path: directory.join("driver_override"), source };
+                let error = ReadError { path: directory.join(NAME), source };
                 // Absent before 3.16, and when the device is gone.
                 if error.is_absent() { Ok(None) } else { Err(error) }
             }
         }
     }
 
-    fn ask(&mut self, directory: &std::path::Path) -> io::Result<String> {
+    fn ask(&mut self, address: Address, directory: &std::path::Path) -> io::Result<String> {
+        let begun = Instant::now();
+        self.let_go(address)?;
         let mut attendant = match self.attendant.take() {
             Some(attendant) => attendant,
             None => Attendant::start()?,
         };
-        match attendant.read(directory, "driver_override", self.patience) {
+        let answer = attendant.read(directory, NAME, self.patience.max(AT_LEAST));
+        match answer {
             Ok(answer) => {
                 self.attendant = Some(attendant);
                 match answer {
@@ -68,15 +83,40 @@ impl<'a> Overrides<'a> {
                     Answer::NotOpened(errno) | Answer::Refused(errno) => Err(Errno::from_raw_os_error(errno).into()),
                 }
             }
-            // That one is left behind; whoever is next gets another, and less time.
-            Err(AttendantError::TimedOut { .. }) => {
-                self.patience = self.patience.min(Duration::from_millis(200));
-                Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the device's lock is held: something is being bound or unbound",
-                ))
+            // That one is left behind; whoever is next gets another, and the time that is left.
+            Err(AttendantError::TimedOut(_)) => {
+                self.patience = self.patience.saturating_sub(begun.elapsed());
+                Err(locked(""))
             }
             Err(AttendantError::Process(error)) => Err(error),
         }
     }
+
+    /// Waits for one of ours that waits for that device's override, left behind or another vfioctl's.
+    fn let_go(&mut self, address: Address) -> io::Result<()> {
+        let host = self.host;
+        let waiting = self.waiting.get_or_insert_with(|| {
+            let own = stuck::own_waiters(host).into_iter();
+            let reads = own.filter(|waiter| waiter.attribute.as_ref().is_some_and(|path| path.ends_with(NAME)));
+            reads.filter_map(|waiter| Some((waiter.device?, waiter))).collect()
+        });
+        let Some(waiter) = waiting.get(&address) else { return Ok(()) };
+        let begun = Instant::now();
+        while stuck::is_waiting(host, waiter) {
+            if begun.elapsed() >= self.patience {
+                let error = locked(&format!(": {waiter}"));
+                self.patience = Duration::ZERO;
+                return Err(error);
+            }
+            std::thread::sleep(AT_LEAST / 5);
+        }
+        self.patience = self.patience.saturating_sub(begun.elapsed());
+        waiting.remove(&address);
+        Ok(())
+    }
+}
+
+fn locked(by: &str) -> io::Error {
+    let text = format!("the device's lock is held: something is being bound or unbound{by}");
+    io::Error::new(io::ErrorKind::TimedOut, text)
 }

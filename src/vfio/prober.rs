@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::features::{self, Features};
 use super::open::{self, Refused, Way};
-use crate::process::{self, RunError};
+use crate::process::{self, Killed, RunError};
 
 /// The argument with which this program is that process.
 pub const ARGUMENT: &str = "--attend-device";
@@ -24,10 +24,12 @@ pub enum ProbeError {
     #[error("{0:?}")]
     Refused(Refused),
     /// Nothing came back in time. The process was sent SIGKILL, and lets go of the device when the kernel lets go of it.
-    #[error("no answer from the kernel within {} s", .after.as_secs_f32())]
+    #[error("no answer from the kernel within {} s; the process that opened it still ran{killed}", .after.as_secs_f32())]
     TimedOut {
         /// How long it was waited for.
         after: Duration,
+        /// How the process was ended.
+        killed: Killed,
     },
     /// The process could not be started, or ended without a word.
     #[error("the process that opens the device: {0}")]
@@ -38,9 +40,11 @@ pub enum ProbeError {
 pub fn probe(way: &Way, timeout: Duration) -> Result<Features, ProbeError> {
     let mut command = Command::new("/proc/self/exe");
     let request = serde_json::to_vec(way).map_err(io::Error::from)?;
-    let answer = match process::ask(command.arg0("vfioctl").arg(ARGUMENT), &request, timeout, ANSWER) {
+    // No file system is to stay in use for one that is stuck.
+    command.arg0("vfioctl").arg(ARGUMENT).current_dir("/");
+    let answer = match process::ask(&mut command, &request, timeout, ANSWER) {
         Ok(answer) => answer.stdout.bytes,
-        Err(RunError::TimedOut { after, .. }) => return Err(ProbeError::TimedOut { after }),
+        Err(RunError::TimedOut { after, killed, .. }) => return Err(ProbeError::TimedOut { after, killed }),
         Err(RunError::Start { source, .. }) => return Err(source.into()),
     };
     if answer.is_empty() {

@@ -105,7 +105,7 @@ impl Checker<'_> {
         view.in_use_by = owner.map(|owner| owner.name.clone());
 
         let mut facts = gather::facts(&context.host, device.clone(), context.timeout)
-            .map_err(|error| bind::held(address, error))?;
+            .map_err(|error| bind::held(&context.host, address, error))?;
         facts.siblings.retain(|sibling| !binder.together.contains(&sibling.address));
         view.driver_override = facts.driver_override.clone();
         view.is_vfio_device = facts.is_vfio_device;
@@ -117,7 +117,8 @@ impl Checker<'_> {
             .collect();
 
         let taken = libvirt::choose(*version, &binder.chooser.tables.table, &device.modalias, asked.model.as_ref());
-        let candidates = binder.chooser.for_device(&device).map_err(|error| bind::held(address, error))?;
+        let candidates =
+            binder.chooser.for_device(&device).map_err(|error| bind::held(&context.host, address, error))?;
         let candidate = meant(&candidates, &taken.name);
         let own_name = |name: &DriverName| {
             let candidate = meant(&candidates, name);

@@ -206,8 +206,9 @@ fn look(context: &Context, address: Address, again: &[Held]) -> Result<Held> {
         }
     }
     let driver = gather::driver_of(&context.host, address)?;
-    let driver_override =
-        Overrides::new(&context.host, context.timeout).read(address).map_err(|error| bind::held(address, error))?;
+    let driver_override = Overrides::new(&context.host, context.timeout)
+        .read(address)
+        .map_err(|error| bind::held(&context.host, address, error))?;
     let before = Some(Binding { driver, driver_override });
     Ok(Held { address, incarnation, driver: None, before, prepared: Vec::new() })
 }
@@ -289,7 +290,7 @@ fn restore(
     let is_registered = before.driver.as_ref().is_none_or(|driver| sysfs::is_registered(&context.host, driver));
     let plan = || {
         let facts = gather::facts(&context.host, context.device(address)?, context.timeout)
-            .map_err(|error| bind::held(address, error))?;
+            .map_err(|error| bind::held(&context.host, address, error))?;
         let steps = plan::give_back_to(&facts, before, prepared, is_registered)?;
         Ok::<_, Failure>((facts, steps))
     };

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who waits in the kernel, where, and at which device's attribute: told by /proc, for whoever else would only wait as well.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::address::Address;
+use crate::host::Host;
+
+/// How many functions of a stack are told: the first waits, the next are on whose behalf.
+const DEPTH: usize = 4;
+
+/// Where a stack goes on to what is the same for every attribute (`fs/sysfs/file.c`, `drivers/base/core.c`), or for every
+/// system call.
+const BELOW: [&str; 9] = [
+    "kernfs_",
+    "sysfs_",
+    "dev_attr_",
+    "seq_read",
+    "vfs_",
+    "do_syscall_",
+    "__x64_sys_",
+    "__arm64_sys_",
+    "invoke_syscall",
+];
+
+/// A process that waits in the kernel, at an attribute of sysfs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Waiter {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name.
+    pub command: String,
+    /// The attribute, as the kernel names it; `None` where only the device is known.
+    pub attribute: Option<PathBuf>,
+    /// The kernel's functions it is in, the innermost first; none where the kernel does not tell the caller.
+    pub within: Vec<String>,
+    /// The device whose attribute it is, or on whose behalf ours writes it.
+    #[serde(skip)]
+    pub device: Option<Address>,
+}
+
+impl std::fmt::Display for Waiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (pid {}) waits in the kernel", self.command, self.pid)?;
+        if let Some(attribute) = &self.attribute {
+            write!(f, " at {}", attribute.display())?;
+        }
+        write!(f, "{}", in_words(&self.within))
+    }
+}
+
+/// `, in FUNCTION, FUNCTION`, for the end of a message.
+pub fn in_words(within: &[String]) -> String {
+    if within.is_empty() { String::new() } else { format!(", in {}", within.join(", ")) }
+}
+
+/// The kernel's functions that a process of this machine is in, the innermost first. Root is told its stack, others at most
+/// the function that waits (proc(5), `stack` and `wchan`); none where neither is, or it waits for nothing.
+pub fn within(pid: u32) -> Vec<String> {
+    within_of(Path::new("/proc").join(pid.to_string()).as_path())
+}
+
+fn within_of(process: &Path) -> Vec<String> {
+    let stack = fs::read_to_string(process.join("stack")).unwrap_or_default();
+    let told = functions(&stack);
+    if !told.is_empty() {
+        return told;
+    }
+    let wchan = fs::read_to_string(process.join("wchan")).unwrap_or_default();
+    Some(wchan.trim()).filter(|name| !matches!(*name, "" | "0")).map(str::to_string).into_iter().collect()
+}
+
+/// `[<0>] vfio_unregister_group_dev+0x85/0x100 [vfio]`, a line each.
+fn functions(stack: &str) -> Vec<String> {
+    let names = stack.lines().filter_map(|line| {
+        let name = line.split_whitespace().nth(1)?.split('+').next()?;
+        // Parts that the compiler has split off are for nobody to tell apart.
+        Some(name.split('.').next().unwrap_or(name))
+    });
+    names
+        .take_while(|name| !BELOW.iter().any(|below| name.starts_with(below)))
+        .take(DEPTH)
+        .map(str::to_string)
+        .collect()
+}
+
+/// The processes at the attribute of a PCI device or driver: those that have one open. Nobody keeps one open longer than
+/// the kernel takes. Ours that work on a device have its directory open besides.
+///
+/// What a caller may not see (another user's processes) is not found.
+pub fn waiters(host: &Host) -> Vec<Waiter> {
+    let own = std::process::id();
+    let mut waiters: Vec<Waiter> = processes(host)
+        .filter(|(pid, _)| *pid != own)
+        .filter_map(|(pid, process)| {
+            let (attribute, device) = at(&process)?;
+            Some(Waiter { pid, command: command(&process), attribute, within: within_of(&process), device })
+        })
+        .collect();
+    waiters.sort_by_key(|waiter| waiter.pid);
+    waiters
+}
+
+/// The same of our own processes alone: for these only names have to be looked through.
+pub fn own_waiters(host: &Host) -> Vec<Waiter> {
+    let ours = processes(host).filter(|(_, process)| command(process) == "vfioctl");
+    let found = ours.filter_map(|(pid, process)| {
+        let (attribute, device) = at(&process)?;
+        Some(Waiter { pid, command: "vfioctl".to_string(), attribute, within: within_of(&process), device })
+    });
+    found.collect()
+}
+
+/// Does it wait there still?
+pub fn is_waiting(host: &Host, waiter: &Waiter) -> bool {
+    let process = host.processes().join(waiter.pid.to_string());
+    at(&process).is_some_and(|(attribute, device)| device == waiter.device && attribute == waiter.attribute)
+}
+
+fn processes(host: &Host) -> impl Iterator<Item = (u32, PathBuf)> {
+    let entries = fs::read_dir(host.processes()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+}
+
+/// A process names itself; what would steer a terminal is left out.
+fn command(process: &Path) -> String {
+    let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+    name.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// The attribute that a process has open, and the device that this is about.
+fn at(process: &Path) -> Option<(Option<PathBuf>, Option<Address>)> {
+    let mut found = (None, None);
+    for descriptor in fs::read_dir(process.join("fd")).ok()?.flatten() {
+        let Ok(target) = fs::read_link(descriptor.path()) else { continue };
+        match place(&target) {
+            Some(Place::Device(address)) => found.1 = Some(address),
+            Some(Place::Attribute(device)) => found = (Some(target), found.1.or(device)),
+            None => {}
+        }
+    }
+    (found != (None, None)).then_some(found)
+}
+
+enum Place {
+    /// A device's directory.
+    Device(Address),
+    /// An attribute: of a device, or one that is about any.
+    Attribute(Option<Address>),
+}
+
+fn place(path: &Path) -> Option<Place> {
+    let name = path.file_name()?.to_str()?;
+    let parent = path.parent()?;
+    if path.starts_with("/sys/bus/pci") {
+        let is_ours = matches!(name, "bind" | "unbind" | "drivers_probe" | "new_id" | "remove_id");
+        return is_ours.then_some(Place::Attribute(None));
+    }
+    if !path.starts_with("/sys/devices") {
+        return None;
+    }
+    if let Ok(address) = name.parse() {
+        return Some(Place::Device(address));
+    }
+    // What others read for long, such as `resource0` mapped, waits for nothing.
+    let is_slow = matches!(
+        name,
+        "driver_override"
+            | "uevent"
+            | "sriov_numvfs"
+            | "sriov_drivers_autoprobe"
+            | "remove"
+            | "rescan"
+            | "reset"
+            | "enable"
+    );
+    let device = parent.file_name()?.to_str()?.parse().ok()?;
+    is_slow.then_some(Place::Attribute(Some(device)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// As Debian's 6.1 and 7.3 print it, and arm64.
+    #[test]
+    fn of_a_stack_what_matters_is_told() {
+        let case = |stack: &str| functions(stack).join(" ");
+        let unbind = "[<0>] vfio_unregister_group_dev+0x9a/0x110 [vfio]\n\
+                      [<0>] vfio_pci_core_unregister_device+0x1d/0x90 [vfio_pci_core]\n\
+                      [<0>] vfio_pci_remove+0x12/0x20 [vfio_pci]\n\
+                      [<0>] pci_device_remove+0x33/0xa0\n\
+                      [<0>] device_release_driver_internal+0x1a6/0x210\n\
+                      [<0>] unbind_store+0x9e/0xb0\n\
+                      [<0>] kernfs_fop_write_iter+0x11b/0x1f0\n";
+        assert_eq!(
+            case(unbind),
+            "vfio_unregister_group_dev vfio_pci_core_unregister_device vfio_pci_remove pci_device_remove"
+        );
+        let locked =
+            "[<0>] driver_override_show+0x1f/0x60\n[<0>] dev_attr_show+0x15/0x40\n[<0>] sysfs_kf_seq_show+0xa0/0xe0\n";
+        assert_eq!(case(locked), "driver_override_show");
+        assert_eq!(case("[<0>] foo.constprop.0+0x1/0x2\n[<0>] invoke_syscall+0x1/0x2\n"), "foo");
+        assert_eq!(case(""), "");
+    }
+
+    #[test]
+    fn who_is_at_which_device() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), None).unwrap();
+        let device = "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1";
+        for (pid, command, open) in [
+            ("41", "vfioctl", &["/sys/bus/pci/drivers/vfio-pci/unbind", device][..]),
+            ("42", "virtqemud", &["/sys/bus/pci/drivers/vfio-pci/unbind"]),
+            ("43", "cat", &["/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1/driver_override"]),
+            ("44", "vfioctl", &["/dev/null"]),
+            ("45", "qemu", &["/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1/config"]),
+        ] {
+            let process = root.path().join("proc").join(pid);
+            fs::create_dir_all(process.join("fd")).unwrap();
+            fs::write(process.join("comm"), format!("{command}\n")).unwrap();
+            fs::write(process.join("stack"), "[<0>] unbind_store+0x9e/0xb0\n").unwrap();
+            for (number, target) in (3..).zip(open) {
+                symlink(target, process.join(format!("fd/{number}"))).unwrap();
+            }
+        }
+        let address: Address = "3b:00.1".parse().unwrap();
+        let found = waiters(&host);
+        let of = |waiter: &Waiter| (waiter.pid, waiter.device);
+        assert_eq!(found.iter().map(of).collect::<Vec<_>>(), [(41, Some(address)), (42, None), (43, Some(address))]);
+        assert_eq!(own_waiters(&host), [found[0].clone()]);
+        assert_eq!(
+            found[1].to_string(),
+            "virtqemud (pid 42) waits in the kernel at /sys/bus/pci/drivers/vfio-pci/unbind, in unbind_store"
+        );
+        assert!(is_waiting(&host, &found[0]));
+        fs::remove_file(root.path().join("proc/41/fd/3")).unwrap();
+        assert!(!is_waiting(&host, &found[0]));
+    }
+}
