@@ -70,9 +70,18 @@ pub fn is_wanted() -> bool {
     wish().is_some()
 }
 
-/// A second time? Then nothing more is begun, not even to put something back.
-pub fn is_urgent() -> bool {
-    wish().is_some_and(|wish| wish.is_urgent)
+/// May something be begun? An error: the time for that is over.
+pub fn check(is_undoing: bool) -> io::Result<()> {
+    let now = Instant::now();
+    match deadline(now, is_undoing) {
+        Some(deadline) if deadline <= now => Err(io::Error::other("interrupted before that began")),
+        _ => Ok(()),
+    }
+}
+
+/// Is there no time left even to put something back? After a second wish there is none.
+pub fn is_undoing_over() -> bool {
+    check(true).is_err()
 }
 
 /// When to give up on what was begun at a time, for the sake of whoever wishes to stop; `None`: nobody does. What is begun

@@ -11,7 +11,7 @@
 //! * [`address`] and [`kernel_name`] are the names of things: devices, drivers, modules.
 //! * [`class`] has short names for device classes.
 //! * [`sysfs`] is what the kernel says, typed, and in [`sysfs::control`] the only writes;
-//!   what can block is done by [`sysfs::attendant`], a process that can be left behind.
+//!   what can block is done by [`sysfs::attendant`], a process that can be left behind; [`sysfs::stuck`] tells who waits where.
 //! * [`matcher`] is pure: from a modalias and alias tables to a ranking.
 //! * [`modules`] reads the tables' files, knows which modules can be had, and runs modprobe.
 //! * [`catalog`] is `data/drivers.json`, typed.

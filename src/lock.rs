@@ -61,7 +61,7 @@ impl DeviceLock {
 
     /// The same to put something back, whoever wishes to stop.
     pub fn take_to_undo(host: &Host, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
-        DeviceLock::take_from_all(host, address, timeout, interrupt::is_urgent)
+        DeviceLock::take_from_all(host, address, timeout, interrupt::is_undoing_over)
     }
 
     /// What an earlier one left behind in the kernel holds no lock of ours, and whatever is done to the device now would wait
@@ -124,7 +124,11 @@ impl DeviceLock {
 /// once; again where another vfioctl had the device just now, which may have left one.
 fn left_behind(host: &Host, address: Address, is_news: bool) -> Option<Waiter> {
     static EARLIER: OnceLock<Vec<Waiter>> = OnceLock::new();
-    let find = |waiters: &[Waiter]| waiters.iter().find(|waiter| waiter.device == Some(address)).cloned();
+    let find = |waiters: &[Waiter]| {
+        let mut here = waiters.iter().filter(|waiter| waiter.device == Some(address));
+        // One that only reads waits for the others.
+        here.clone().find(|waiter| !waiter.is_looking()).or(here.next()).cloned()
+    };
     match is_news {
         true => find(&stuck::own_waiters(host)),
         false => find(EARLIER.get_or_init(|| stuck::own_waiters(host))),

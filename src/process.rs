@@ -134,6 +134,7 @@ pub struct Logged {
 pub fn ask(command: &mut Command, input: &[u8], timeout: Duration, limit: usize) -> Result<Answer, RunError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let start = |source| RunError::Start { program: program.clone(), source };
+    interrupt::check(false).map_err(start)?;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(start)?;
     let stderr = Tail::of(child.stderr.take().expect("it was asked to be piped"), COMPLAINT);
@@ -149,6 +150,7 @@ pub fn ask(command: &mut Command, input: &[u8], timeout: Duration, limit: usize)
 pub fn log(command: &mut Command, timeout: Duration, limit: usize) -> Result<Logged, RunError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let start = |source| RunError::Start { program: program.clone(), source };
+    interrupt::check(false).map_err(start)?;
     // One pipe, so that what was printed stays in its order.
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| start(errno.into()))?;
     let second = writer.try_clone().map_err(start)?;
@@ -167,6 +169,7 @@ pub fn log(command: &mut Command, timeout: Duration, limit: usize) -> Result<Log
 pub fn run(command: &mut Command, timeout: Duration) -> Result<Finished, RunError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let start = |source| RunError::Start { program: program.clone(), source };
+    interrupt::check(false).map_err(start)?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(start)?;
     let stderr = Tail::of(child.stderr.take().expect("it was asked to be piped"), COMPLAINT);

@@ -171,7 +171,7 @@ pub fn explain_wait(host: &Host, address: Address, mut failure: Failure) -> Fail
     wait.waiters = stuck::waiters(host);
     // One at an attribute of a driver may be at any of its devices.
     wait.waiters.retain(|waiter| waiter.device.is_none_or(|device| device == address));
-    wait.waiters.retain(|waiter| Some(waiter.pid) != wait.waiting_pid);
+    wait.waiters.retain(|waiter| Some(waiter.pid) != wait.waiting_pid && !waiter.is_looking());
     let text = &mut failure.message;
     text.extend(wait.holders.iter().map(|holder| format!("; {holder}")));
     text.extend(wait.waiters.iter().map(|waiter| format!("; {waiter}")));

@@ -49,6 +49,17 @@ pub struct Setting<'a> {
     pub observe: &'a (dyn Fn(Address, &str) + Sync),
 }
 
+impl Setting<'_> {
+    /// For the calls of a bind to this driver.
+    fn patience(&self, driver: Option<&str>) -> Duration {
+        let known = driver.and_then(|name| Catalog::bundled().by_any_name(name)?.probe_seconds);
+        match known {
+            Some(seconds) if !self.is_timeout_fixed => self.timeout.max(Duration::from_secs(seconds.into()) + SETTLING),
+            _ => self.timeout,
+        }
+    }
+}
+
 /// Work on one device, under its lock.
 pub struct Job<'a> {
     setting: &'a Setting<'a>,
@@ -198,11 +209,8 @@ impl<'a> Job<'a> {
 
     /// A probe that is known to take its time gets it, unless the user has said otherwise.
     fn set_patience(&mut self, attempt: &Attempt) {
-        let driver = attempt.target.as_ref().and_then(|target| Catalog::bundled().by_any_name(target.name()));
-        let known = driver.and_then(|driver| driver.probe_seconds).map(|seconds| Duration::from_secs(seconds.into()));
-        if let Some(known) = known.filter(|_| !self.setting.is_timeout_fixed) {
-            self.control.set_timeout(self.setting.timeout.max(known + SETTLING));
-        }
+        let driver = attempt.target.as_ref().map(Target::name);
+        self.control.set_timeout(self.setting.patience(driver));
     }
 
     /// Says how the device stands now.
@@ -235,7 +243,7 @@ impl<'a> Job<'a> {
         let mut first = Ok(());
         for step in steps {
             // Who wishes to stop a second time does not wait for this either.
-            let result = if interrupt::is_urgent() { Err(StepError::Interrupted) } else { self.run(step) };
+            let result = if interrupt::is_undoing_over() { Err(StepError::Interrupted) } else { self.run(step) };
             let is_over = matches!(result, Err(StepError::Write(WriteError::TimedOut { .. }) | StepError::Interrupted));
             first = first.and(result);
             if is_over {
@@ -466,4 +474,24 @@ fn describe(binding: &Binding) -> String {
     let driver = binding.driver.as_ref().map_or("on no driver".to_string(), |driver| format!("on {driver}"));
     let text = binding.driver_override.as_ref().map_or("no override".to_string(), |text| format!("override {text:?}"));
     format!("it is {driver}, {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_probe_that_is_known_to_take_long_gets_its_time() {
+        let host = Host::new(Path::new("/"), None).unwrap();
+        let patience = |driver, is_timeout_fixed| {
+            let timeout = Duration::from_secs(60);
+            Setting { host: &host, timeout, is_timeout_fixed, observe: &|_, _| {} }.patience(driver).as_secs()
+        };
+        // `drivers/vfio/pci/nvgrace-gpu/main.c` polls for up to 256 s.
+        assert!(patience(Some("nvgrace_gpu_vfio_pci"), false) > 256);
+        assert_eq!(patience(Some("nvgrace_gpu_vfio_pci"), true), 60);
+        assert_eq!((patience(Some("vfio-pci"), false), patience(None, false)), (60, 60));
+    }
 }

@@ -171,6 +171,7 @@ impl Attendant {
         device: Option<&Path>,
         timeout: Duration,
     ) -> Result<Answer, AttendantError> {
+        interrupt::check(self.is_undoing)?;
         // The process is in another directory than we.
         let (directory, device) = (path::absolute(directory)?, device.map(path::absolute).transpose()?);
         let attribute = attribute.to_string();

@@ -97,8 +97,7 @@ impl<'a> Overrides<'a> {
         let host = self.host;
         let waiting = self.waiting.get_or_insert_with(|| {
             let own = stuck::own_waiters(host).into_iter();
-            let reads = own.filter(|waiter| waiter.attribute.as_ref().is_some_and(|path| path.ends_with(NAME)));
-            reads.filter_map(|waiter| Some((waiter.device?, waiter))).collect()
+            own.filter(Waiter::is_looking).filter_map(|waiter| Some((waiter.device?, waiter))).collect()
         });
         let Some(waiter) = waiting.get(&address) else { return Ok(()) };
         let begun = Instant::now();

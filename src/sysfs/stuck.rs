@@ -40,6 +40,16 @@ pub struct Waiter {
     /// The device whose attribute it is, or on whose behalf ours writes it.
     #[serde(skip)]
     pub device: Option<Address>,
+    /// Does it write on behalf of that device, as ours say by having its directory open?
+    #[serde(skip)]
+    is_at_work: bool,
+}
+
+impl Waiter {
+    /// Does it only wait for an override's text, as older kernels have it, while others hold the device?
+    pub fn is_looking(&self) -> bool {
+        self.attribute.as_ref().is_some_and(|path| path.ends_with("driver_override")) && !self.is_at_work
+    }
 }
 
 impl std::fmt::Display for Waiter {
@@ -96,8 +106,9 @@ pub fn waiters(host: &Host) -> Vec<Waiter> {
     let mut waiters: Vec<Waiter> = processes(host)
         .filter(|(pid, _)| *pid != own)
         .filter_map(|(pid, process)| {
-            let (attribute, device) = at(&process)?;
-            Some(Waiter { pid, command: command(&process), attribute, within: within_of(&process), device })
+            let (command, within) = (command(&process), within_of(&process));
+            let Open { attribute, device, is_at_work } = at(&process)?;
+            Some(Waiter { pid, command, attribute, within, device, is_at_work })
         })
         .collect();
     waiters.sort_by_key(|waiter| waiter.pid);
@@ -108,8 +119,9 @@ pub fn waiters(host: &Host) -> Vec<Waiter> {
 pub fn own_waiters(host: &Host) -> Vec<Waiter> {
     let ours = processes(host).filter(|(_, process)| command(process) == "vfioctl");
     let found = ours.filter_map(|(pid, process)| {
-        let (attribute, device) = at(&process)?;
-        Some(Waiter { pid, command: "vfioctl".to_string(), attribute, within: within_of(&process), device })
+        let Open { attribute, device, is_at_work } = at(&process)?;
+        let (command, within) = ("vfioctl".to_string(), within_of(&process));
+        Some(Waiter { pid, command, attribute, within, device, is_at_work })
     });
     found.collect()
 }
@@ -117,7 +129,7 @@ pub fn own_waiters(host: &Host) -> Vec<Waiter> {
 /// Does it wait there still?
 pub fn is_waiting(host: &Host, waiter: &Waiter) -> bool {
     let process = host.processes().join(waiter.pid.to_string());
-    at(&process).is_some_and(|(attribute, device)| device == waiter.device && attribute == waiter.attribute)
+    at(&process).is_some_and(|open| open.device == waiter.device && open.attribute == waiter.attribute)
 }
 
 fn processes(host: &Host) -> impl Iterator<Item = (u32, PathBuf)> {
@@ -131,18 +143,28 @@ fn command(process: &Path) -> String {
     name.chars().filter(|c| !c.is_control()).collect()
 }
 
+/// What a process has open.
+#[derive(Default)]
+struct Open {
+    attribute: Option<PathBuf>,
+    device: Option<Address>,
+    is_at_work: bool,
+}
+
 /// The attribute that a process has open, and the device that this is about.
-fn at(process: &Path) -> Option<(Option<PathBuf>, Option<Address>)> {
-    let mut found = (None, None);
+fn at(process: &Path) -> Option<Open> {
+    let mut found = Open::default();
     for descriptor in fs::read_dir(process.join("fd")).ok()?.flatten() {
         let Ok(target) = fs::read_link(descriptor.path()) else { continue };
         match place(&target) {
-            Some(Place::Device(address)) => found.1 = Some(address),
-            Some(Place::Attribute(device)) => found = (Some(target), found.1.or(device)),
+            Some(Place::Device(address)) => (found.device, found.is_at_work) = (Some(address), true),
+            Some(Place::Attribute(device)) => {
+                (found.attribute, found.device) = (Some(target), found.device.or(device));
+            }
             None => {}
         }
     }
-    (found != (None, None)).then_some(found)
+    (found.attribute.is_some() || found.is_at_work).then_some(found)
 }
 
 enum Place {
