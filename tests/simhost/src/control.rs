@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::machine::{Machine, Operation};
 use crate::model::Errno;
+use crate::world;
 
 /// The variable that names the socket.
 pub const VARIABLE: &str = "SIMHOST";
@@ -27,6 +30,8 @@ pub enum Request {
     Release(Option<String>),
     /// Let this go wrong too.
     Fault(String),
+    /// Let nothing go wrong any more, and let what is blocked go on.
+    Mend,
     /// The state.
     State,
     /// What was done so far.
@@ -74,7 +79,8 @@ pub fn serve(machine: Arc<Machine>, state: impl Fn() -> Value + Send + Sync + 's
             let (machine, state) = (machine.clone(), state.clone());
             thread::spawn(move || {
                 // Who has gone needs no answer.
-                let _ = converse(&stream, |request| answer(&machine, &*state, request));
+                let peer = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid() as u32);
+                let _ = converse(&stream, |request| answer(&machine, &*state, request, peer));
             });
         }
     });
@@ -95,7 +101,7 @@ fn converse(stream: &UnixStream, answer: impl Fn(Request) -> Answer) -> Result<(
     Ok(())
 }
 
-fn answer(machine: &Machine, state: &dyn Fn() -> Value, request: Request) -> Answer {
+fn answer(machine: &Machine, state: &dyn Fn() -> Value, request: Request, peer: u32) -> Answer {
     let done = |result: crate::model::Result<()>| match result {
         Ok(()) => Answer::Ok(Value::Null),
         Err(errno) => Answer::Errno(errno.to_string()),
@@ -113,27 +119,22 @@ fn answer(machine: &Machine, state: &dyn Fn() -> Value, request: Request) -> Ans
             }
             Err(error) => Answer::Error(error),
         },
+        Request::Mend => places(machine.mend()),
         Request::State => Answer::Ok(state()),
         Request::Journal => Answer::Ok(json!(machine.journal())),
         Request::Blocked => places(machine.blocked()),
         Request::Begin { arguments, pid } => {
-            let operation = Operation::new("modprobe", arguments.as_bytes(), parent(pid));
+            // What a journal should say is who started it.
+            let operation = Operation::new("modprobe", arguments.as_bytes(), world::parent(pid).unwrap_or(pid));
             Answer::Ok(json!(machine.begin(operation)))
         }
         Request::End { number, status } => {
             machine.end(number, status.into(), None);
             Answer::Ok(Value::Null)
         }
-        Request::Insert(module) => done(machine.insert_module(&module)),
-        Request::Remove(module) => done(machine.remove_module(&module)),
+        Request::Insert(module) => done(machine.insert_module(&module, peer)),
+        Request::Remove(module) => done(machine.remove_module(&module, peer)),
     }
-}
-
-/// Who started a process: of a modprobe that is what a journal should say.
-fn parent(pid: u32) -> u32 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-    parent.and_then(|parent| parent.trim().parse().ok()).unwrap_or(pid)
 }
 
 /// A program's connection to the machine.

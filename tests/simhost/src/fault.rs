@@ -22,8 +22,13 @@ A fault is WHERE:KIND[:WHEN].
          delay=MS       it lasts so long, the device locked
          block          it lasts until `simhost ctl release`
          vanish         the device is pulled out meanwhile
+         kill           whoever asked for it is killed meanwhile, and whose child that is; it goes on
+         before=COMMAND, after=COMMAND
+                        somebody else acts: the shell command runs just before the write (the loading) or when it is
+                        over and not yet answered, with the device in $DEVICE. Not at probe, which is no write.
   WHEN   always (the default), once, nth=N: of the times it comes there
-Examples: 0000:3b:00.1:probe:errno=EIO:once   0000:3b:00.1:unbind:block   module=vfio_pci:errno=EPERM";
+Examples: 0000:3b:00.1:probe:errno=EIO:once   0000:3b:00.1:unbind:block   module=vfio_pci:errno=EPERM
+          0000:3b:00.1:bind:before=echo none >/sys/bus/pci/devices/$DEVICE/driver_override:once";
 
 /// Something that goes wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +56,19 @@ pub enum Kind {
     Block,
     /// The device is pulled out.
     Vanish,
+    /// Who asked for it is killed.
+    Kill,
+    /// Somebody else does something.
+    Act(Moment, String),
+}
+
+/// When somebody else acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Before the step has begun.
+    Before,
+    /// When it is over.
+    After,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -92,10 +110,13 @@ impl FromStr for Fault {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |reason: String| format!("fault {text:?}: {reason}");
         let (place, rest) = place(text).map_err(wrong)?;
-        let (kind, when) = rest.split_once(':').unwrap_or((rest, "always"));
-        let fault = Self { place, kind: kind_of(kind).map_err(wrong)?, when: when_of(when).map_err(wrong)?, passed: 0 };
+        let (kind, when) = kind_and_when(rest).map_err(wrong)?;
+        let fault = Self { place, kind, when, passed: 0 };
         match fault {
             Self { place: Pattern::Module(_), kind: Kind::Vanish, .. } => Err(wrong("a module cannot vanish".into())),
+            Self { place: Pattern::Device(_, Step::Probe), kind: Kind::Act(..), .. } => {
+                Err(wrong("a probe is no write: take the one that leads to it".into()))
+            }
             fault => Ok(fault),
         }
     }
@@ -120,6 +141,21 @@ fn place(text: &str) -> Result<(Pattern, &str), String> {
     Ok((Pattern::Device(address, step.parse()?), rest))
 }
 
+fn kind_and_when(text: &str) -> Result<(Kind, When), String> {
+    for (word, moment) in [("before=", Moment::Before), ("after=", Moment::After)] {
+        let Some(rest) = text.strip_prefix(word) else { continue };
+        // The command may have colons of its own.
+        let timed = rest.rsplit_once(':').and_then(|(command, when)| Some((command, when_of(when).ok()?)));
+        let (command, when) = timed.unwrap_or((rest, When::Always));
+        return match command.trim() {
+            "" => Err("no command".to_owned()),
+            command => Ok((Kind::Act(moment, command.to_owned()), when)),
+        };
+    }
+    let (kind, when) = text.split_once(':').unwrap_or((text, "always"));
+    Ok((kind_of(kind)?, when_of(when)?))
+}
+
 fn kind_of(text: &str) -> Result<Kind, String> {
     match text.split_once('=').unwrap_or((text, "")) {
         ("errno", name) => name.parse().map(Kind::Errno),
@@ -129,7 +165,8 @@ fn kind_of(text: &str) -> Result<Kind, String> {
         }
         ("block", "") => Ok(Kind::Block),
         ("vanish", "") => Ok(Kind::Vanish),
-        _ => Err(format!("{text:?} is not errno=NAME, delay=MS, block or vanish")),
+        ("kill", "") => Ok(Kind::Kill),
+        _ => Err(format!("{text:?} is not errno=NAME, delay=MS, block, vanish, kill, before=COMMAND or after=COMMAND")),
     }
 }
 
@@ -147,7 +184,7 @@ fn when_of(text: &str) -> Result<When, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::Fault;
+    use super::{Fault, Kind, Moment, When};
     use crate::model::{Place, Step};
 
     #[test]
@@ -159,6 +196,8 @@ mod tests {
             "10000:e1:00.0:bind:delay=250:nth=2",
             "0000:3b:00.1:sriov:vanish:always",
             "module=vfio-pci:errno=EPERM",
+            "0000:3b:00.1:unbind:kill:once",
+            "module=vfio-pci:after=echo 0 >/sys/bus/pci/devices/0000:3b:00.0/sriov_numvfs:nth=2",
         ] {
             assert!(good.parse::<Fault>().is_ok(), "{good}");
         }
@@ -173,10 +212,22 @@ mod tests {
             "0000:3b:00.1:probe:block:nth=0",
             "0000:3b:00.1:probe:block=1",
             "module=vfio_pci:vanish",
+            "0000:3b:00.1:probe:before=true",
+            "0000:3b:00.1:bind:before=:once",
         ] {
             let error = bad.parse::<Fault>().unwrap_err();
             assert!(error.contains(bad), "{error}");
         }
+    }
+
+    #[test]
+    fn a_command_is_taken_with_its_colons() {
+        let fault = |text: &str| text.parse::<Fault>().unwrap();
+        let command = "echo 0000:3b:00.1 >unbind".to_owned();
+        let once = fault("0000:3b:00.1:bind:before=echo 0000:3b:00.1 >unbind:once");
+        assert_eq!((once.kind, once.when), (Kind::Act(Moment::Before, command.clone()), When::Nth(1)));
+        let always = fault("module=vfio_pci:after=echo 0000:3b:00.1 >unbind");
+        assert_eq!((always.kind, always.when), (Kind::Act(Moment::After, command), When::Always));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! A PCI driver core in user space.
 //!
 //! `model` is the driver core as a value, `fixture` reads one from a directory, `fault` and `machine` let several
-//! processes work on it at once and go wrong on purpose. The rest shows it to programs: `fuse` as a file system, `namespace`
+//! processes work on it at once and go wrong on purpose, `world` lets others act meanwhile. The rest shows it to programs: `fuse` as a file system, `namespace`
 //! as `/sys` in a mount namespace of their own, `modprobe` as a program; `control` is how those reach it, `run` puts all
 //! together.
 
@@ -15,3 +15,4 @@ pub mod model;
 pub mod modprobe;
 pub mod namespace;
 pub mod run;
+pub mod world;

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::fault::{Fault, Kind};
+use crate::fault::{Fault, Kind, Moment};
 use crate::model::{
     Address, Attribute, Core, Errno, Host, Lock, Place, Result, State, insert_module, unload_module, vanish, write,
 };
+use crate::world;
 
 /// A host, shared between threads. No lock is held while an operation waits.
 pub struct Machine {
@@ -31,6 +32,7 @@ struct Inner {
     closed: bool,
     journal: Vec<Operation>,
     probes: Vec<(Address, String)>,
+    passed: Vec<Place>,
 }
 
 /// Something that a program did.
@@ -77,6 +79,7 @@ impl Machine {
             closed: false,
             journal: Vec::new(),
             probes: Vec::new(),
+            passed: Vec::new(),
         };
         Self { inner: Mutex::new(inner), changed: Condvar::new(), observer }
     }
@@ -90,9 +93,9 @@ impl Machine {
         at(&self.inner().host)
     }
 
-    /// Runs an operation to its end, however long it is held up.
-    fn run<T>(&self, operation: impl FnOnce(&mut Pass<'_>) -> T) -> T {
-        let mut pass = Pass { machine: self, inner: Some(self.inner()) };
+    /// Runs an operation of a process to its end, however long it is held up.
+    fn run<T>(&self, pid: u32, operation: impl FnOnce(&mut Pass<'_>) -> T) -> T {
+        let mut pass = Pass { machine: self, inner: Some(self.inner()), pid };
         let result = operation(&mut pass);
         (self.observer)(pass.host());
         result
@@ -100,10 +103,26 @@ impl Machine {
 
     /// Writes to an attribute and notes it.
     pub fn write(&self, attribute: &Attribute, data: &[u8], operation: Operation) -> Result<()> {
+        let pid = operation.pid;
+        let place = self.look(|host| attribute.place(host, data));
+        self.let_act(place.as_ref(), Moment::Before);
         let number = self.begin(operation);
-        let result = self.run(|pass| write(pass, attribute, data));
+        let result = self.run(pid, |pass| write(pass, attribute, data));
         self.end(number, result.err().map_or(0, Errno::number), result.err().map(Errno::name));
+        self.let_act(place.as_ref(), Moment::After);
         result
+    }
+
+    /// Lets others do what is to be done at this place. No lock is held: they may do as they please.
+    fn let_act(&self, place: Option<&Place>, moment: Moment) {
+        let Some(place) = place else { return };
+        let kinds =
+            strikes(&mut self.inner().faults, place, |kind| matches!(kind, Kind::Act(when, _) if *when == moment));
+        for kind in kinds {
+            if let Kind::Act(_, command) = kind {
+                world::act(place, &command);
+            }
+        }
     }
 
     /// Reads an attribute, which may have to wait for the device's lock.
@@ -112,19 +131,23 @@ impl Machine {
         let Some(address) = locked else {
             return self.look(|host| host.read(attribute));
         };
-        let mut pass = Pass { machine: self, inner: Some(self.inner()) };
+        let mut pass = Pass { machine: self, inner: Some(self.inner()), pid: 0 };
         pass.wait(None, |inner| !inner.held.contains(&Lock::Device(address)))?;
         pass.host().read(attribute)
     }
 
-    /// Inserts one module.
-    pub fn insert_module(&self, name: &str) -> Result<()> {
-        self.run(|pass| insert_module(pass, name))
+    /// Inserts one module, for a process.
+    pub fn insert_module(&self, name: &str, pid: u32) -> Result<()> {
+        let place = Place::Module(crate::model::modules::normalise(name));
+        self.let_act(Some(&place), Moment::Before);
+        let result = self.run(pid, |pass| insert_module(pass, name));
+        self.let_act(Some(&place), Moment::After);
+        result
     }
 
-    /// Removes one module.
-    pub fn remove_module(&self, name: &str) -> Result<()> {
-        self.run(|pass| unload_module(pass, name))
+    /// Removes one module, for a process.
+    pub fn remove_module(&self, name: &str, pid: u32) -> Result<()> {
+        self.run(pid, |pass| unload_module(pass, name))
     }
 
     /// Notes that an operation has begun.
@@ -152,6 +175,11 @@ impl Machine {
         self.inner().probes.clone()
     }
 
+    /// The places that operations have come to, in their order.
+    pub fn passed(&self) -> Vec<Place> {
+        self.inner().passed.clone()
+    }
+
     /// The state as it is now.
     pub fn state(&self) -> State {
         self.look(Host::state)
@@ -160,6 +188,12 @@ impl Machine {
     /// From now on this goes wrong too.
     pub fn add_fault(&self, fault: Fault) {
         self.inner().faults.push(fault);
+    }
+
+    /// From now on nothing goes wrong any more, and what is blocked goes on.
+    pub fn mend(&self) -> Vec<Place> {
+        self.inner().faults.clear();
+        self.release(None)
     }
 
     /// Lets what is blocked go on: with this device, or everything. Says what it was.
@@ -193,6 +227,14 @@ impl Machine {
 struct Pass<'a> {
     machine: &'a Machine,
     inner: Option<MutexGuard<'a, Inner>>,
+    /// Who asked for it; 0: nobody that could be killed for it.
+    pid: u32,
+}
+
+/// The faults that strike now, of those a test picks.
+fn strikes(faults: &mut [Fault], place: &Place, pick: impl Fn(&Kind) -> bool) -> Vec<Kind> {
+    let here = faults.iter_mut().filter(|fault| fault.is_at(place) && pick(fault.kind()));
+    here.filter_map(|fault| fault.strikes().then(|| fault.kind().clone())).collect()
 }
 
 impl Pass<'_> {
@@ -220,13 +262,6 @@ impl Pass<'_> {
             });
         }
     }
-
-    /// The faults that strike now, of those a test picks.
-    fn strikes(&mut self, place: &Place, pick: impl Fn(&Kind) -> bool) -> Vec<Kind> {
-        let faults = self.inner().faults.iter_mut();
-        let here = faults.filter(|fault| fault.is_at(place) && pick(fault.kind()));
-        here.filter_map(|fault| fault.strikes().then(|| fault.kind().clone())).collect()
-    }
 }
 
 impl Core for Pass<'_> {
@@ -246,16 +281,19 @@ impl Core for Pass<'_> {
     }
 
     fn begin(&mut self, place: &Place) -> Result<()> {
-        let strikes = self.strikes(place, |kind| matches!(kind, Kind::Errno(_)));
-        match strikes.first() {
+        let inner = self.inner();
+        inner.passed.push(place.clone());
+        match strikes(&mut inner.faults, place, |kind| matches!(kind, Kind::Errno(_))).first() {
             Some(Kind::Errno(errno)) => Err(*errno),
             _ => Ok(()),
         }
     }
 
     fn dwell(&mut self, place: &Place) -> Result<()> {
-        for kind in self.strikes(place, |kind| !matches!(kind, Kind::Errno(_))) {
+        let is_meanwhile = |kind: &Kind| !matches!(kind, Kind::Errno(_) | Kind::Act(..));
+        for kind in strikes(&mut self.inner().faults, place, is_meanwhile) {
             match (kind, place) {
+                (Kind::Kill, _) => world::kill(self.pid),
                 (Kind::Delay(time), _) => self.rest(time)?,
                 (Kind::Block, _) => {
                     let inner = self.inner();
@@ -265,7 +303,7 @@ impl Core for Pass<'_> {
                     self.wait(None, |inner| !inner.blocked.contains_key(&ticket))?;
                 }
                 (Kind::Vanish, Place::Device(address, _)) => vanish(self.host(), *address),
-                (Kind::Vanish, Place::Module(_)) | (Kind::Errno(_), _) => {}
+                (Kind::Vanish, Place::Module(_)) | (Kind::Errno(_) | Kind::Act(..), _) => {}
             }
         }
         Ok(())

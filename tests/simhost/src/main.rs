@@ -62,6 +62,8 @@ enum Ctl {
         /// What
         fault: String,
     },
+    /// Let nothing go wrong any more, and let what is blocked go on; prints what that was
+    Mend,
     /// Print the state as JSON
     State,
     /// Print what was done so far as JSON
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         Verb::Ctl { request } => run::ctl(&match request {
             Ctl::Release { address } => Request::Release(address),
             Ctl::Fault { fault } => Request::Fault(fault),
+            Ctl::Mend => Request::Mend,
             Ctl::State => Request::State,
             Ctl::Journal => Request::Journal,
             Ctl::Blocked => Request::Blocked,

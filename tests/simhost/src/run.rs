@@ -87,7 +87,10 @@ pub fn run(run: Run) -> Result<u8> {
         let probe = |(address, driver): &(Address, String)| json!({ "address": address.to_string(), "driver": driver });
         let probes: Vec<Value> = machine.probes().iter().map(probe).collect();
         let operations = machine.journal();
-        let document = json!({ "before": before, "after": after, "operations": operations, "probes": probes });
+        let passed: Vec<String> = machine.passed().iter().map(ToString::to_string).collect();
+        let document = json!({
+            "before": before, "after": after, "operations": operations, "probes": probes, "passed": passed,
+        });
         serde_json::to_writer_pretty(file, &document).with_context(|| path.display().to_string())?;
     }
     end_all(&machine);

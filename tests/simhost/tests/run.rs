@@ -365,6 +365,31 @@ fn tests_may_act_in_the_middle() {
     assert_eq!(printed, "5\n1\nsimhost: fault \"nonsense\": too short: WHERE:KIND[:WHEN]\n125\n");
 }
 
+#[test]
+fn others_act_before_and_after_a_step() {
+    let printed = sh(
+        &["--fault", "*:override:errno=EIO"],
+        "simhost ctl mend
+        simhost ctl fault '0000:00:03.0:override:after=echo e1000e >/sys/bus/pci/devices/$DEVICE/driver_override:once'
+        simhost ctl fault '0000:00:03.0:bind:before=cat /sys/bus/pci/devices/$DEVICE/driver_override >/run/seen; modprobe vfio-pci'
+        simhost ctl fault 'module=vfio-pci:after=echo 1 >/sys/bus/pci/devices/0000:00:02.0/remove:once'
+        put vfio-pci $D/$TWIN/driver_override; cat $D/$TWIN/driver_override
+        put $TWIN $P/e1000e/bind; cat /run/seen; ls $D/$NIC 2>&1 | grep -c 'No such'",
+    );
+    assert_eq!(printed, "[]\ne1000e\ne1000e\n1\n");
+}
+
+#[test]
+fn who_is_killed_at_a_step_has_begun_it() {
+    let printed = sh(
+        &["--fault", "0000:00:02.0:unbind:kill:once", "--fault", "module=vfio-pci:kill:once"],
+        "sh -c \"sh -c 'echo $NIC >$P/e1000e/unbind; echo not said'; echo not said either\"; echo $?
+        ls $D/$NIC/driver 2>&1 | grep -c 'No such'
+        sh -c \"modprobe vfio-pci; echo not said\"; echo $?; ls -d $P/vfio-pci",
+    );
+    assert_eq!(printed, "137\n1\n137\n/sys/bus/pci/drivers/vfio-pci\n");
+}
+
 /// A run that has got to the point where it prints a line.
 fn started(fixture: &Fixture, options: &[&str], script: &str) -> (Child, String) {
     let script = format!("{NAMES}{script}");

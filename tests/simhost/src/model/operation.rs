@@ -135,6 +135,22 @@ impl fmt::Display for Place {
     }
 }
 
+impl Attribute {
+    /// The step that a write of this comes to, if that is one.
+    pub fn place(&self, host: &Host, data: &[u8]) -> Option<Place> {
+        let (address, step) = match self {
+            Attribute::DriverOverride(address) => (*address, Step::Override),
+            Attribute::Bind(_) => (named(host, data).ok()?, Step::Bind),
+            Attribute::Unbind(_) => (named(host, data).ok()?, Step::Unbind),
+            Attribute::DriversProbe => (named(host, data).ok()?, Step::DriversProbe),
+            Attribute::NumVfs(pf) => (*pf, Step::Sriov),
+            Attribute::VfAutoprobe(pf) => (*pf, Step::VfAutoprobe),
+            _ => return None,
+        };
+        Some(Place::Device(address, step))
+    }
+}
+
 /// Writes to an attribute.
 pub fn write(core: &mut impl Core, attribute: &Attribute, data: &[u8]) -> Result<()> {
     // fs/sysfs/file.c, sysfs_kf_write: no store is called for nothing.
