@@ -75,7 +75,7 @@ impl WriteError {
     }
 }
 
-/// `EBUSY (Device or resource busy)`, for the errnos that binding and VFIO give; the number for any other.
+/// `EBUSY (Device or resource busy)`, for the errnos that binding, drivers and VFIO give; the number for any other.
 pub fn describe(errno: Errno) -> String {
     let name = match errno {
         Errno::ACCESS => "EACCES",
@@ -94,7 +94,16 @@ pub fn describe(errno: Errno) -> String {
         Errno::TIMEDOUT => "ETIMEDOUT",
         Errno::OPNOTSUPP => "EOPNOTSUPP",
         Errno::NOTTY => "ENOTTY",
-        _ => "errno",
+        Errno::NXIO => "ENXIO",
+        Errno::FAULT => "EFAULT",
+        Errno::EXIST => "EEXIST",
+        Errno::INTR => "EINTR",
+        Errno::NOSYS => "ENOSYS",
+        Errno::NODATA => "ENODATA",
+        Errno::PROTO => "EPROTO",
+        Errno::CONNREFUSED => "ECONNREFUSED",
+        Errno::CANCELED => "ECANCELED",
+        _ => "an errno that drivers seldom give",
     };
     let text = io::Error::from(errno).to_string();
     format!("{name} ({})", text.replace(" (os error ", ", os error ").trim_end_matches(')'))
