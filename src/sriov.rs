@@ -246,7 +246,9 @@ pub fn could_not(pf: Address, total: usize, failures: &[&DeviceResult]) -> Optio
     if kinds().any(|kind| kind == Kind::Interrupted) {
         return Some(Failure::plain(Kind::Interrupted, format!("{pf}: interrupted")));
     }
-    let kind = kinds().max_by_key(|kind| kind.exit_status())?;
+    // A VF that went away leaves the PF where it is.
+    let of_pf = |kind| if kind == Kind::NoDevice { Kind::Failed } else { kind };
+    let kind = kinds().map(of_pf).max_by_key(|kind| kind.exit_status())?;
     let names: Vec<String> = failures.iter().map(|result| result.address.to_string()).collect();
     let message = format!("{pf}: {} of {total} VFs could not be bound: {}", names.len(), names.join(", "));
     let is_stuck = failures.iter().filter_map(|result| result.error.as_ref()).any(|failure| failure.is_stuck);
