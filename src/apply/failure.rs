@@ -42,6 +42,10 @@ pub enum StepError {
     NotRegistered(DriverName),
     #[error("the kernel reported success, but the device is on {}, not on {wanted}", .now.as_ref().map_or("no driver", DriverName::as_str))]
     WrongDriver { wanted: DriverName, now: Option<DriverName> },
+    #[error("somebody else has put it on {} meanwhile", .0.as_ref().map_or("no driver", DriverName::as_str))]
+    Taken(Option<DriverName>),
+    #[error("somebody else has {} meanwhile", .0.as_ref().map_or("cleared its override".to_string(), |text| format!("set its override to {text:?}")))]
+    Overridden(Option<String>),
     #[error("bound to {0}, which has made no VFIO device of it")]
     NotVfio(DriverName),
 }
@@ -98,6 +102,11 @@ impl StepError {
             StepError::Store(error) => store_failure(address, error),
             StepError::Gone => Failure::plain(Kind::NoDevice, message),
             StepError::Interrupted => Failure::plain(Kind::Interrupted, message),
+            StepError::Taken(_) | StepError::Overridden(_) => Failure::new(
+                Kind::Failed,
+                message,
+                "driverctl, libvirt or a rule of udev's may be at work on it as well",
+            ),
             StepError::Write(_) | StepError::WrongDriver { .. } | StepError::NotVfio(_) | StepError::Read(_) => {
                 Failure::new(Kind::Failed, message, log)
             }

@@ -27,8 +27,8 @@ use crate::outcome::{DeviceResult, Failure, Kind, Outcome, StepRecord};
 use crate::plan::{self, Action, Attempt, BindPlan, Binding, Facts, Step, Target};
 use crate::policy::{self, Draft, StoreError};
 use crate::prepare::Preparation;
-use crate::sysfs::Device;
 use crate::sysfs::control::{Control, WriteError};
+use crate::sysfs::{Device, Overrides, ReadError};
 use failure::{StepError, combine};
 
 /// How long a probe that asks to be tried again (EAGAIN: a supplier is missing yet) is given.
@@ -111,7 +111,7 @@ impl<'a> Job<'a> {
         let mut is_bound = plan.attempts.is_empty();
         for attempt in &plan.attempts {
             self.set_patience(attempt);
-            match self.run_all(&attempt.steps) {
+            match self.run_all(&attempt.steps).and_then(|()| self.confirm(&attempt.steps)) {
                 Ok(()) => {
                     is_bound = true;
                     break;
@@ -177,22 +177,12 @@ impl<'a> Job<'a> {
         if !steps.is_empty() {
             result.outcome = Outcome::Unbound;
         }
-        match self.run_all(steps).and_then(|()| self.driver()) {
-            Ok(driver) if is_forgetting && result.persisted => match self.forget() {
-                Ok(()) => {
-                    result.persisted = false;
-                    result.outcome = Outcome::Unbound;
-                }
-                Err(error) => {
-                    let mut failure = error.failure(self.address);
-                    let on = driver.map_or("no driver".to_string(), |driver| driver.to_string());
-                    failure
-                        .message
-                        .push_str(&format!("; the device is given back, on {on}, but the choice is still kept"));
-                    result.error = Some(failure);
-                }
-            },
-            Ok(_) => {}
+        let is_forgetting = is_forgetting && result.persisted;
+        let taken = self.run_all(steps).and_then(|()| self.confirm(steps));
+        match taken.and_then(|()| if is_forgetting { self.forget() } else { Ok(()) }) {
+            Ok(()) if is_forgetting => result.outcome = Outcome::Unbound,
+            Ok(()) => {}
+            // A choice that is still kept would have its way again: all of it is undone.
             Err(error) => result.error = Some(self.undo(&Binding::from(facts), error)),
         }
         if result.error.is_some() {
@@ -226,9 +216,33 @@ impl<'a> Job<'a> {
             }
             Err(_) => {}
         }
+        result.persisted = policy::has_own_file(self.setting.host, self.address);
         result.steps = self.steps;
         result.warnings.extend(self.warnings);
         result
+    }
+
+    /// Is it as these steps have left it? Others can have their way with a device between two steps of ours, and none fails.
+    fn confirm(&self, steps: &[Step]) -> Result<(), StepError> {
+        let now = self.driver()?;
+        let Some(last) = steps.last() else { return Ok(()) };
+        let wanted = match &last.action {
+            Action::Bind(Target { driver: Some(driver), .. }) => Some(Some(driver)),
+            Action::Override(_) | Action::Unbind(_) => Some(None),
+            _ => None,
+        };
+        match wanted {
+            Some(wanted) if wanted != now.as_ref() => return Err(StepError::Taken(now)),
+            _ => {}
+        }
+        match self.read_override()? {
+            now if now == self.driver_override => Ok(()),
+            now => Err(StepError::Overridden(now)),
+        }
+    }
+
+    fn read_override(&self) -> Result<Option<String>, ReadError> {
+        Overrides::new(self.setting.host, self.control.timeout()).read(self.address)
     }
 
     /// Stops between two steps where that is wished for.
@@ -429,6 +443,20 @@ impl<'a> Job<'a> {
             return failure;
         }
         self.control.set_undoing();
+        // An override that is not ours is another tool's: to put it back would be to have our way with that.
+        if let Some(now) = self.left_by_others() {
+            failure.message = format!(
+                "{}; its override is another tool's by now, and was left so; now {}",
+                failure.message,
+                describe(&now)
+            );
+            if now != *before {
+                failure.kind = Kind::NotRestored;
+                failure.hint = Some("driverctl, libvirt or a rule of udev's may be at work on it as well".to_string());
+            }
+            failure.message.push_str(&self.still_prepared());
+            return failure;
+        }
         (self.setting.observe)(self.address, "putting it back");
         let restored = self.driver().and_then(|driver| {
             let now = Binding { driver, driver_override: self.driver_override.clone() };
@@ -443,7 +471,7 @@ impl<'a> Job<'a> {
             }
             // Nothing had been done yet, or nothing that can be undone.
             Ok(false) => failure.message.push_str(&self.still_prepared()),
-            Err(StepError::Gone) => {
+            Err(_) if matches!(self.driver(), Err(StepError::Gone)) => {
                 let message = format!("{}; the device went away meanwhile{}", failure.message, self.still_prepared());
                 return Failure::plain(Kind::NoDevice, message);
             }
@@ -467,6 +495,13 @@ impl<'a> Job<'a> {
             }
         }
         failure
+    }
+
+    /// How the device is, if its override is not what we made it.
+    fn left_by_others(&self) -> Option<Binding> {
+        let driver = self.driver().ok()?;
+        let driver_override = self.read_override().ok()?;
+        (driver_override != self.driver_override).then_some(Binding { driver, driver_override })
     }
 }
 
