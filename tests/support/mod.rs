@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod ran;
+pub mod trial;
 
 use std::fs::File;
 use std::io::Read;
