@@ -69,6 +69,8 @@ pub struct Job<'a> {
     driver_override: Option<String>,
     /// What was done to the device besides, in order, and not put back.
     prepared: Vec<Preparation>,
+    /// Has another tool had its way with the device? Then no other driver is tried on it.
+    is_contested: bool,
     steps: Vec<StepRecord>,
     warnings: Vec<String>,
     _lock: DeviceLock,
@@ -97,7 +99,17 @@ impl<'a> Job<'a> {
             Failure::plain(Kind::Failed, format!("{address}: cannot start the process that writes to sysfs: {error}"))
         })?;
         let (prepared, steps, warnings) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Job { setting, address, control, driver_override: None, prepared, steps, warnings, _lock: lock })
+        Ok(Job {
+            setting,
+            address,
+            control,
+            driver_override: None,
+            prepared,
+            is_contested: false,
+            steps,
+            warnings,
+            _lock: lock,
+        })
     }
 
     /// Tries the attempts in turn until one works, then puts `draft` in force. A failed attempt is undone before the next.
@@ -119,7 +131,7 @@ impl<'a> Job<'a> {
                 Err(error) => {
                     let failure = self.undo(&was, error);
                     self.prepared.clear();
-                    let is_final = !matches!(failure.kind, Kind::Failed | Kind::Module);
+                    let is_final = self.is_contested || !matches!(failure.kind, Kind::Failed | Kind::Module);
                     failures.push(failure);
                     if is_final {
                         break;
@@ -178,8 +190,15 @@ impl<'a> Job<'a> {
             result.outcome = Outcome::Unbound;
         }
         let is_forgetting = is_forgetting && result.persisted;
-        let taken = self.run_all(steps).and_then(|()| self.confirm(steps));
-        match taken.and_then(|()| if is_forgetting { self.forget() } else { Ok(()) }) {
+        let given = match self.run_all(steps).and_then(|()| self.confirm(steps)) {
+            // Somebody else was faster.
+            Err(StepError::Taken(Some(now))) if is_any_wanted(steps) && self.is_given_back() => {
+                self.warnings.push(format!("somebody else has given it to {now} meanwhile"));
+                Ok(())
+            }
+            given => given,
+        };
+        match given.and_then(|()| if is_forgetting { self.forget() } else { Ok(()) }) {
             Ok(()) if is_forgetting => result.outcome = Outcome::Unbound,
             Ok(()) => {}
             // A choice that is still kept would have its way again: all of it is undone.
@@ -318,7 +337,11 @@ impl<'a> Job<'a> {
     fn unbind_from(&mut self, driver: &DriverName) -> Result<(), StepError> {
         match self.control.unbind(self.address, driver) {
             // Somebody else was faster: what counts is that it is off.
-            Err(error) if error.errno() == Some(Errno::NODEV) && self.driver()?.is_none() => Ok(()),
+            Err(error) if error.errno() == Some(Errno::NODEV) => match self.driver()? {
+                None => Ok(()),
+                Some(now) if now != *driver => Err(StepError::Taken(Some(now))),
+                Some(_) => Err(error.into()),
+            },
             result => Ok(result?),
         }
     }
@@ -433,6 +456,7 @@ impl<'a> Job<'a> {
     fn undo(&mut self, before: &Binding, error: StepError) -> Failure {
         // The device's lock is held in the kernel: another write would only wait behind it.
         let is_stuck = matches!(error, StepError::Write(WriteError::TimedOut { .. }));
+        let is_taken = matches!(error, StepError::Taken(Some(_)));
         let mut failure = self.failure(error);
         if is_stuck && self.driver_override != before.driver_override {
             let text = self.driver_override.as_deref().unwrap_or("unset");
@@ -443,13 +467,11 @@ impl<'a> Job<'a> {
             return failure;
         }
         self.control.set_undoing();
-        // An override that is not ours is another tool's: to put it back would be to have our way with that.
-        if let Some(now) = self.left_by_others() {
-            failure.message = format!(
-                "{}; its override is another tool's by now, and was left so; now {}",
-                failure.message,
-                describe(&now)
-            );
+        // What another tool has made of it is that tool's: to put it back would be to have our way with that.
+        if let Some(now) = self.left_by_others().or_else(|| if is_taken { self.binding().ok() } else { None }) {
+            self.is_contested = true;
+            failure.message =
+                format!("{}; it is another tool's by now, and was left so; now {}", failure.message, describe(&now));
             if now != *before {
                 failure.kind = Kind::NotRestored;
                 failure.hint = Some("driverctl, libvirt or a rule of udev's may be at work on it as well".to_string());
@@ -499,10 +521,23 @@ impl<'a> Job<'a> {
 
     /// How the device is, if its override is not what we made it.
     fn left_by_others(&self) -> Option<Binding> {
-        let driver = self.driver().ok()?;
-        let driver_override = self.read_override().ok()?;
-        (driver_override != self.driver_override).then_some(Binding { driver, driver_override })
+        self.binding().ok().filter(|now| now.driver_override != self.driver_override)
     }
+
+    /// Is it without override, and not with VFIO?
+    fn is_given_back(&self) -> bool {
+        let is_free = self.read_override().is_ok_and(|text| text.is_none());
+        is_free && Device::is_vfio_device(self.setting.host, self.address).is_ok_and(|is_vfio| !is_vfio)
+    }
+
+    fn binding(&self) -> Result<Binding, StepError> {
+        Ok(Binding { driver: self.driver()?, driver_override: self.read_override()? })
+    }
+}
+
+/// Is the device given to whatever driver the kernel chooses?
+fn is_any_wanted(steps: &[Step]) -> bool {
+    steps.last().is_some_and(|step| matches!(step.action, Action::Probe))
 }
 
 fn describe(binding: &Binding) -> String {
