@@ -19,7 +19,7 @@ pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
     let (policy, mut has_errors) = context.policy();
     // Whoever has edited the policy says so by applying it.
     if addresses.is_empty() && !context.is_dry_run {
-        match context.write_udev_rules(&policy) {
+        match context.write_udev_rules() {
             Ok(false) => {}
             Ok(true) => {
                 if let Err(error) = policy::reload_rules(&context.host) {

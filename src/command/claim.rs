@@ -27,7 +27,7 @@ pub fn run(context: &Context, options: &cli::Claim) -> Result<u8> {
     if !context.is_dry_run {
         // Without them the devices that come later are found by nobody but `apply`. udev reads them when it starts: it must
         // not be waited for, since it waits for us.
-        if let Err(error) = context.write_udev_rules(&policy) {
+        if let Err(error) = context.write_udev_rules() {
             context.output.warn(&format!("{error:#}"));
             status = 1;
         }

@@ -123,8 +123,8 @@ impl Context {
     }
 
     /// Writes down for udev which devices the policy's selectors may be about; `true`: it is something else than before.
-    pub fn write_udev_rules(&self, policy: &Policy) -> Result<bool> {
-        policy::write_rules(&self.host, policy).map_err(|error| {
+    pub fn write_udev_rules(&self) -> Result<bool> {
+        policy::refresh_rules(&self.host).map_err(|error| {
             let path = self.host.udev_rules();
             anyhow::anyhow!("cannot write {}: {error}; devices that come later are not claimed", path.display())
         })

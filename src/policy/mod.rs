@@ -13,4 +13,4 @@ pub use away::{give_away, take_again};
 pub use rule::{Choice, Decision, Policy, PolicyError, Rule};
 pub use store::{Draft, StoreError, Terms, check_forgettable, check_replaceable, forget, has_own_file, own_file};
 pub use trust::Distrust;
-pub use udev::{reload_rules, write_rules};
+pub use udev::{refresh_rules, reload_rules};

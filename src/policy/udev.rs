@@ -2,12 +2,15 @@
 //! The policy as udev sees it: rules that tell, without a process, which devices a selector may be about. For a device that
 //! has a file of its name the packaged rule looks itself, so that what `bind` keeps needs none of this.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tempfile::Builder;
 
 use super::rule::{Policy, Rule, Selector};
@@ -22,7 +25,8 @@ const HEADING: &str = "\
 # for all devices. 05-vfioctl.rules does the rest.
 ";
 
-/// How long udev is waited for: while the system boots, systemd may hold its socket without udev behind it.
+/// How long udev is waited for: while the system boots, systemd may hold its socket without udev behind it. And how long
+/// another vfioctl is that writes the rules too.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The rules for all selectors of a policy; `None` where there are no such. `vfs` knows of a PF what its VFs will be.
@@ -37,8 +41,30 @@ fn rules(policy: &Policy, vfs: impl Fn(Address) -> Option<VfRange>) -> Option<St
     Some(format!("{HEADING}{}\n", lines.join("\n")))
 }
 
-/// Writes the rules for `policy`; `true`: they are others than before.
-pub fn write_rules(host: &Host, policy: &Policy) -> io::Result<bool> {
+/// Writes the rules for the policy as it is now; `true`: they are others than before.
+pub fn refresh_rules(host: &Host) -> io::Result<bool> {
+    let _lock = lock(host)?;
+    // Read under the lock: of two at once, the later one has seen what the earlier one may not have.
+    write_rules(host, &Policy::read(host).0)
+}
+
+/// Held until dropped.
+fn lock(host: &Host) -> io::Result<File> {
+    let directory = host.locks();
+    DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(directory.join("udev-rules.lock"))?;
+    let started = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if started.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(20)),
+            Err(Errno::WOULDBLOCK) => return Err(io::Error::other("another vfioctl has been writing it all the time")),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn write_rules(host: &Host, policy: &Policy) -> io::Result<bool> {
     let path = host.udev_rules();
     let vfs = |pf| VfRange::read(host, pf).ok().flatten();
     let Some(text) = rules(policy, vfs) else {
