@@ -31,6 +31,7 @@
 //! * [`interrupt`] turns Ctrl-C into a wish to stop, at a point where nothing is half done.
 //! * [`process`] runs another program, but not for ever.
 //! * [`progress`] is the line on a terminal that says how far many devices are.
+//! * [`printable`] makes foreign text fit for a terminal; everybody may use it.
 //! * [`names`] are hardware names from udev's hwdb.
 //! * [`require`] is pure: what must come with a driver, or nothing is done.
 //! * [`consumers`] looks for software on the host that knows a device by the string vfio-pci alone.
@@ -58,6 +59,7 @@ pub mod outcome;
 pub mod plan;
 pub mod policy;
 pub mod prepare;
+pub mod printable;
 pub mod process;
 pub mod progress;
 pub mod report;

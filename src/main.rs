@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Arguments in, exit status out.
 
+use std::ffi::OsString;
 use std::io;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
 use anstream::eprintln;
 use clap::Parser;
 use vfioctl::cli::Cli;
 use vfioctl::cli::driverctl;
 use vfioctl::command;
+use vfioctl::printable::{is_plain, printable, printable_lines};
 use vfioctl::sysfs::attendant;
 use vfioctl::vfio::prober;
 
@@ -29,15 +31,32 @@ fn main() -> ExitCode {
     if let Some(result) = served {
         return if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let cli = if driverctl::is_our_name() { driverctl::Standalone::parse().into() } else { Cli::parse() };
+    let typed = match driverctl::is_our_name() {
+        true => driverctl::Standalone::try_parse().map(Cli::from),
+        false => Cli::try_parse(),
+    };
+    let cli = typed.unwrap_or_else(|error| refuse(&error));
     let result = command::run(cli);
     attendant::dismiss();
     match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             // Our errors name their causes themselves.
-            eprintln!("vfioctl: {error}");
+            eprintln!("vfioctl: {}", printable_lines(&error.to_string()));
             ExitCode::from(command::exit_status(&error))
         }
     }
+}
+
+/// Says what is wrong with what was typed, or gives the help that was asked for, and ends. The parser repeats arguments as they
+/// are, and these may be foreign: libvirt's hook is called with a domain's name.
+fn refuse(error: &clap::Error) -> ! {
+    let is_plain = |argument: OsString| argument.to_str().is_some_and(|text| text.chars().all(is_plain));
+    if std::env::args_os().all(is_plain) {
+        error.exit();
+    }
+    for line in error.render().to_string().lines() {
+        eprintln!("{}", printable(line));
+    }
+    process::exit(error.exit_code())
 }

@@ -38,7 +38,7 @@ impl Database {
         let Some(hwdb) = &self.hwdb else { return names };
         for property in hwdb.query(modalias.as_str()) {
             let Some(value) = property.value().to_str() else { continue };
-            let value = printable(value);
+            let value = value.to_string();
             match property.name().to_str() {
                 Some("ID_VENDOR_FROM_DATABASE") => vendor = Some(value),
                 Some("ID_MODEL_FROM_DATABASE") => model = Some(value),
@@ -62,10 +62,4 @@ impl Database {
     pub fn look_up(&self, _modalias: &Modalias) -> Names {
         Names::default()
     }
-}
-
-/// A name is data: what would steer a terminal is left out.
-#[cfg(feature = "names")]
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
 }

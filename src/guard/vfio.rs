@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::processes;
 use crate::address::Address;
 use crate::host::Host;
+use crate::printable::printable;
 
 /// Where the nodes are, as a process names them: below its own root, whatever ours is.
 const NODES: &str = "/dev/vfio";
@@ -37,7 +38,8 @@ pub struct Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (pid {}) has ", self.command, self.pid)?;
+        // A process names itself.
+        write!(f, "{} (pid {}) has ", printable(&self.command), self.pid)?;
         match (&self.node, self.has_device) {
             (Some(node), Some(false)) => write!(f, "{} open, for another device", node.display()),
             (Some(node), _) => write!(f, "{} open", node.display()),

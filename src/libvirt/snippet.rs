@@ -4,6 +4,7 @@
 use super::xml::Element;
 use crate::address::Address;
 use crate::kernel_name::DriverName;
+use crate::printable::printable;
 
 /// A device, as a domain asks for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,7 +50,7 @@ impl Snippet<'_> {
 
 /// A comment may have no two hyphens in a row (XML 1.0, 2.5), nor what XML cannot have at all.
 fn commented(name: &str) -> String {
-    let name: String = name.chars().filter(|c| !c.is_control() && !('\u{fffe}'..='\u{ffff}').contains(c)).collect();
+    let name = printable(name).replace(['\u{fffe}', '\u{ffff}'], "");
     name.replace("--", "- -").replace("--", "- -")
 }
 

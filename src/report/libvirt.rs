@@ -43,7 +43,8 @@ pub fn snippets(output: Output, version: Option<Version>, snippets: &[SnippetVie
         let libvirt_version = version.map(|version| version.to_string());
         return output.print_json("libvirt-xml", Snippets { libvirt_version, devices: snippets });
     }
-    output.print(&snippets.iter().map(|snippet| printable(&snippet.xml)).collect::<String>())
+    let lines = snippets.iter().flat_map(|snippet| snippet.xml.lines());
+    output.print(&lines.flat_map(|line| [printable(line), "\n".to_string()]).collect::<String>())
 }
 
 /// What would happen if a domain were started.
