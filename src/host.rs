@@ -2,11 +2,11 @@
 //! The host looked at: a root directory and a kernel release. The only place that spells a path, so that `--root`
 //! moves the whole world.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::address::Address;
+use crate::file;
 use crate::kernel_name::{DriverName, ModuleName};
 
 /// Where the host's files are, and which kernel's module tables count.
@@ -30,7 +30,7 @@ pub enum HostError {
         /// Why that failed.
         source: io::Error,
     },
-    /// `--kernel` with something that cannot be a directory's name.
+    /// `--kernel`, or what is there as the release, is something that cannot be a directory's name.
     #[error("'{0}' is not a kernel release (like 6.12.107+deb13-amd64, a directory of /lib/modules)")]
     Kernel(String),
 }
@@ -42,7 +42,7 @@ impl Host {
             return Err(HostError::Root(root.to_path_buf()));
         }
         if let Some(name) = &kernel {
-            if name.is_empty() || name.starts_with('.') || !name.bytes().all(|b| b.is_ascii_graphic() && b != b'/') {
+            if !is_release(name) {
                 return Err(HostError::Kernel(name.escape_default().to_string()));
             }
         }
@@ -62,8 +62,9 @@ impl Host {
     /// The release of the kernel that runs.
     pub fn running(&self) -> Result<String, HostError> {
         let path = self.root.join("proc/sys/kernel/osrelease");
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.trim_end().to_string()),
+        match file::read_to_string(&path, file::ATTRIBUTE) {
+            Ok(text) if is_release(text.trim_end()) => Ok(text.trim_end().to_string()),
+            Ok(text) => Err(HostError::Kernel(text.trim_end().escape_default().to_string())),
             Err(source) => Err(HostError::Release { path, source }),
         }
     }
@@ -239,5 +240,40 @@ impl Host {
     /// Where it is said that a device was given away although a choice is kept for it.
     pub fn given_away(&self, address: Address) -> PathBuf {
         self.locks().join("given-away").join(address.to_string())
+    }
+}
+
+/// One component of a path, of the characters that `make kernelrelease` leaves.
+fn is_release(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_release_is_one_component_wherever_it_comes_from() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("proc/sys/kernel")).unwrap();
+        for (name, is_good) in [
+            ("6.12.107+deb13-amd64", true),
+            ("7.0.0-43-generic", true),
+            ("", false),
+            (".", false),
+            ("..", false),
+            ("../../etc", false),
+            ("7.0/../../../etc", false),
+            ("/etc", false),
+            ("7.0\u{1b}[2J", false),
+            ("7.0 x", false),
+        ] {
+            assert_eq!(Host::new(root.path(), Some(name.to_string())).is_ok(), is_good, "{name}");
+            fs::write(root.path().join("proc/sys/kernel/osrelease"), format!("{name}\n")).unwrap();
+            let host = Host::new(root.path(), None).unwrap();
+            assert_eq!(host.release().is_ok(), is_good, "{name}");
+        }
     }
 }

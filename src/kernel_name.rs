@@ -41,6 +41,7 @@ impl DriverName {
     /// A name that the kernel itself has told, as the last component of a path. Drivers may call themselves what they like
     /// (`budget dvb` is one); what a user types is held to more.
     pub fn from_kernel(name: String) -> DriverName {
+        debug_assert!(!name.contains('/'), "{name:?} is more than one component of a path");
         DriverName(name)
     }
 

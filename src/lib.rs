@@ -30,6 +30,9 @@
 //! * [`libvirt`] is what there is to know about libvirt: its domain XML, which driver it takes, what the hook has taken.
 //! * [`interrupt`] turns Ctrl-C into a wish to stop, at a point where nothing is half done.
 //! * [`process`] runs another program, but not for ever.
+//! * [`environment`] is what other programs find around them, and [`file`] reads files that somebody else may have put there.
+//! * [`private`] is our directory below /run.
+//! * [`privilege`] is whether this program was lent rights that its user does not have.
 //! * [`progress`] is the line on a terminal that says how far many devices are.
 //! * [`printable`] makes foreign text fit for a terminal; everybody may use it.
 //! * [`names`] are hardware names from udev's hwdb.
@@ -45,6 +48,8 @@ pub mod cli;
 pub mod command;
 pub mod consumers;
 pub mod drop_in;
+pub mod environment;
+pub mod file;
 pub mod gather;
 pub mod guard;
 pub mod host;
@@ -60,6 +65,8 @@ pub mod plan;
 pub mod policy;
 pub mod prepare;
 pub mod printable;
+pub mod private;
+pub mod privilege;
 pub mod process;
 pub mod progress;
 pub mod report;

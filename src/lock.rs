@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One lock a device: two vfioctl at once wait for each other on one device, and not on two.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::address::Address;
 use crate::host::Host;
 use crate::interrupt;
 use crate::sysfs::stuck::{self, Waiter};
+use crate::private;
 
 /// Held until dropped, or until the process ends, however it ends.
 #[derive(Debug)]
@@ -73,7 +74,7 @@ impl DeviceLock {
         is_stopped: impl Fn() -> bool,
     ) -> Result<DeviceLock, LockError> {
         let begun = Instant::now();
-        let (lock, has_waited) = DeviceLock::take_in(host.locks(), address, timeout, &is_stopped)?;
+        let (lock, has_waited) = DeviceLock::take_in(host, host.locks(), address, timeout, &is_stopped)?;
         let Some(waiter) = left_behind(host, address, has_waited) else { return Ok(lock) };
         while stuck::is_waiting(host, &waiter) {
             if is_stopped() || begun.elapsed() >= timeout {
@@ -87,12 +88,13 @@ impl DeviceLock {
     /// Takes the lock under which a device goes from one libvirt domain to another. Whoever holds it may take the device's
     /// lock as well, not the other way round.
     pub fn take_for_domain(host: &Host, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
-        let taken = DeviceLock::take_in(host.libvirt_domains(), address, timeout, interrupt::is_wanted);
+        let taken = DeviceLock::take_in(host, host.libvirt_domains(), address, timeout, interrupt::is_wanted);
         taken.map(|(lock, _)| lock)
     }
 
     /// The lock, and whether it was waited for.
     fn take_in(
+        host: &Host,
         directory: PathBuf,
         address: Address,
         timeout: Duration,
@@ -101,8 +103,10 @@ impl DeviceLock {
         let path = directory.join(format!("{address}.lock"));
         let fail = |source| LockError::File { path: path.clone(), source };
         // For root alone: whoever may open the file for reading may hold the lock, and keep everyone waiting.
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(fail)?;
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(fail)?;
+        private::make_directory(host, &directory).map_err(fail)?;
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).mode(0o600).custom_flags(flags).open(&path).map_err(fail)?;
         let started = Instant::now();
         let mut has_waited = false;
         loop {
@@ -138,6 +142,22 @@ fn left_behind(host: &Host, address: Address, is_news: bool) -> Option<Waiter> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_in_its_place_is_neither_followed_nor_waited_for() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat, symlink};
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), None).unwrap();
+        private::make_directory(&host, &host.locks()).unwrap();
+        let place = |address: &str| host.locks().join(format!("{address}.lock"));
+        mknodat(CWD, place("0000:3b:00.1"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        symlink(root.path().join("made-by-root"), place("0000:3b:00.2")).unwrap();
+        for address in ["0000:3b:00.1", "0000:3b:00.2"] {
+            let error = DeviceLock::take(&host, address.parse().unwrap(), Duration::from_secs(1)).unwrap_err();
+            assert!(matches!(error, LockError::File { .. }), "{error}");
+        }
+        assert!(!root.path().join("made-by-root").exists());
+    }
 
     #[test]
     fn one_device_one_holder() {

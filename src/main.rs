@@ -11,16 +11,26 @@ use vfioctl::cli::Cli;
 use vfioctl::cli::driverctl;
 use vfioctl::command;
 use vfioctl::printable::{is_plain, printable, printable_lines};
+use vfioctl::privilege;
 use vfioctl::sysfs::attendant;
 use vfioctl::vfio::prober;
 
 /// The first file descriptor behind standard input, output and error.
 const FIRST_OWN: i32 = 3;
+/// Exit status of what the user may not do.
+const NOT_PERMITTED: u8 = 6;
 
 fn main() -> ExitCode {
     // What we were given by whoever started us is for nobody that we start: stuck in the kernel, it would keep the other end
     // of a pipe waiting, or a file locked.
     close_fds::set_fds_cloexec(FIRST_OWN, &[]);
+    if privilege::is_lent() {
+        eprintln!(
+            "vfioctl: refused: it was started with rights that its user does not have (set-user-ID, set-group-ID or \
+             capabilities of its file); take these from the file, and give it to whom may be root (sudo, doas)"
+        );
+        return ExitCode::from(NOT_PERMITTED);
+    }
     // Not commands of the user's, and no argument parser's work.
     let word = std::env::args_os().nth(1);
     let served = match word.as_ref().and_then(|word| word.to_str()) {

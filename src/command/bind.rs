@@ -198,28 +198,17 @@ impl Binder<'_> {
     /// keeps a choice anew does not lose that, unless by naming a driver.
     pub fn with_rule(&self, device: &Device, mut request: Request) -> Result<(Option<Recipe>, Request), Failure> {
         let address = device.address;
-        let of_rule = |rule: &Rule| match rule.recipe() {
-            Ok(recipe) => Ok(recipe.cloned()),
-            Err(distrust) => Err(Failure::new(
-                Kind::Unsafe,
-                format!(
-                    "{address}: {} has prepare steps, and others than root could change them: {distrust}; nothing was touched",
-                    rule.file.display()
-                ),
-                distrust.hint(),
-            )),
-        };
         match &request.preparing {
             Preparing::Nothing => Ok((None, request)),
             Preparing::Known => Ok((Some(Recipe::Auto), request)),
-            Preparing::OfRule(rule) => Ok((of_rule(rule)?, request)),
+            Preparing::OfRule(rule) => Ok((rule.recipe().cloned(), request)),
             Preparing::AsKept => {
                 let (policy, errors) = Policy::read(&self.context.host);
                 if request.is_saving {
                     check_readable(&self.context.host, address, &errors)?;
                 }
                 let Some(Decision::Rule(rule)) = policy.decide(device) else { return Ok((None, request)) };
-                let recipe = of_rule(rule)?.filter(|recipe| !recipe.is_empty());
+                let recipe = rule.recipe().filter(|recipe| !recipe.is_empty()).cloned();
                 if recipe.is_some() && request.choice == Choice::None {
                     return Err(Failure::new(
                         Kind::Conflict,
@@ -342,17 +331,18 @@ impl Binder<'_> {
             failure.message.push_str("; nothing was touched");
             failure
         })?;
-        match terms.recipe.map(|_| draft.check_trust()) {
-            Some(Err(distrust)) => Err(Failure::new(
-                Kind::Unsafe,
-                format!(
-                    "{address}: prepare steps that are kept in {} would not be run again: {distrust}; nothing was touched",
-                    policy::own_file(&self.context.host, address).display()
-                ),
-                distrust.hint(),
-            )),
-            _ => Ok(draft),
-        }
+        let distrust = match draft.check_trust(&self.context.host) {
+            Ok(()) => return Ok(draft),
+            Err(distrust) => distrust,
+        };
+        Err(Failure::new(
+            Kind::Unsafe,
+            format!(
+                "{address}: what is kept in {} would not be believed at the next boot: {distrust}; nothing was touched",
+                policy::own_file(&self.context.host, address).display()
+            ),
+            distrust.hint(),
+        ))
     }
 }
 

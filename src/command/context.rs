@@ -117,7 +117,8 @@ impl Context {
     pub fn policy(&self) -> (Policy, bool) {
         let (policy, errors) = Policy::read(&self.host);
         for error in &errors {
-            self.output.warn(&format!("policy left out: {error}"));
+            let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+            self.output.warn(&format!("policy left out: {error}{hint}"));
         }
         (policy, !errors.is_empty())
     }
@@ -279,11 +280,8 @@ pub fn policy_view(policy: &Policy, device: &Device) -> Option<PolicyView> {
         Decision::Rule(rule) => (rule, None),
         Decision::OtherDevice(rule) => (rule, Some(rule.mismatch(device))),
     };
-    let (prepare, prepare_refused) = match rule.recipe() {
-        Ok(recipe) => (recipe.cloned(), None),
-        Err(distrust) => (None, Some(distrust.to_string())),
-    };
+    let prepare = rule.recipe().cloned();
     let (require, force) = (rule.require.clone(), rule.acknowledged.to_keep().collect());
     let file = rule.file.display().to_string();
-    Some(PolicyView { driver: rule.driver.clone(), require, force, file, mismatch, prepare, prepare_refused })
+    Some(PolicyView { driver: rule.driver.clone(), require, force, file, mismatch, prepare })
 }

@@ -16,7 +16,7 @@ use crate::kernel_name::DriverName;
 use crate::lock::DeviceLock;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
 use crate::policy::driverctl::{self, Override};
-use crate::policy::{self, Choice, Decision, Draft, Policy, Terms};
+use crate::policy::{self, Choice, Decision, Draft, Policy, PolicyError, Rule, Terms};
 use crate::report::{self, Import};
 use crate::sysfs::{Device, ReadError};
 use crate::target;
@@ -148,25 +148,16 @@ fn take_over(
     };
     if !is_written {
         // The file that is written outranks the rule that would have counted without driverctl: what that has run, it has too.
-        let (policy, _) = Policy::read(host);
+        let (policy, errors) = Policy::read(host);
+        if let Some(error) = errors.iter().find(|error| matches!(error, PolicyError::Distrusted { .. })) {
+            let failure = Failure::plain(Kind::Unsafe, format!("{address}: {error}; driverctl keeps the device"));
+            return Err(Failure { hint: error.hint(), ..failure });
+        }
         let rule = match device.and_then(|device| policy.decide(device)) {
             Some(Decision::Rule(rule)) if *choice != Choice::None => Some(rule),
             _ => None,
         };
-        let recipe = rule.map(|rule| {
-            rule.recipe().map_err(|distrust| {
-                Failure::new(
-                    Kind::Unsafe,
-                    format!(
-                        "{address}: {} has prepare steps, and others than root could change them: {distrust}; driverctl keeps \
-                         the device",
-                        rule.file.display()
-                    ),
-                    distrust.hint(),
-                )
-            })
-        });
-        let recipe = recipe.transpose()?.flatten();
+        let recipe = rule.and_then(Rule::recipe);
         // A driver that was named was so whatever it gives.
         let require = rule.filter(|_| *choice == Choice::Auto).map_or(&[][..], |rule| &rule.require);
         let acknowledged = rule.map_or(Uses::NONE, |rule| rule.acknowledged);

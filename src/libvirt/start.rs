@@ -5,6 +5,7 @@ use std::fs;
 
 use super::version::Version;
 use super::xml::HostDevice;
+use crate::file;
 use crate::guard::Holder;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
@@ -89,7 +90,8 @@ pub fn is_hook_installed(host: &Host) -> bool {
     let [single, directory] = host.libvirt_hooks();
     let more = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut scripts = std::iter::once(single).chain(more);
-    scripts.any(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("vfioctl libvirt hook")))
+    scripts
+        .any(|path| file::read_to_string(&path, file::SETTINGS).is_ok_and(|text| text.contains("vfioctl libvirt hook")))
 }
 
 #[cfg(test)]

@@ -2,9 +2,8 @@
 //! What the hook has taken for a domain, so that it gives back that and nothing else: one file a domain, below /run, since
 //! nothing of it is true after a boot.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +11,13 @@ use tempfile::Builder;
 
 use super::xml::Uuid;
 use crate::address::Address;
+use crate::file;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
 use crate::plan::Binding;
+use crate::policy::trust;
 use crate::prepare::Preparation;
+use crate::private;
 
 /// What a domain has.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -81,7 +83,7 @@ struct Before {
 impl State {
     /// Reads a domain's; `None`: the hook has done nothing for it since the boot.
     pub fn read(host: &Host, uuid: &Uuid) -> Result<Option<State>, StateError> {
-        match read(&path(host, uuid)) {
+        match read(host, &path(host, uuid)) {
             Ok(state) => Ok(Some(state)),
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -98,7 +100,7 @@ impl State {
         paths.sort();
         let (mut states, mut errors) = (Vec::new(), Vec::new());
         for path in paths {
-            match read(&path) {
+            match read(host, &path) {
                 Ok(state) => states.push(state),
                 // It may be removed at any moment.
                 Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
@@ -113,7 +115,7 @@ impl State {
         let path = path(host, &self.uuid);
         let directory = host.libvirt_domains();
         let write = || -> io::Result<()> {
-            DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+            private::make_directory(host, &directory)?;
             let mut file = Builder::new().prefix(&format!(".{}.", self.uuid)).tempfile_in(&directory)?;
             file.write_all(&serde_json::to_vec(&File::from(self))?)?;
             file.persist(&path).map_err(|error| error.error)?;
@@ -160,9 +162,13 @@ fn path(host: &Host, uuid: &Uuid) -> PathBuf {
     host.libvirt_domains().join(format!("{uuid}.json"))
 }
 
-fn read(path: &Path) -> Result<State, StateError> {
+fn read(host: &Host, path: &Path) -> Result<State, StateError> {
     let read = || -> io::Result<State> {
-        let file: File = serde_json::from_slice(&fs::read(path)?)?;
+        let mut opened = file::open(path)?;
+        // It says what is to be run to undo what was prepared.
+        trust::check(host, &opened, path)
+            .map_err(|distrust| io::Error::other(format!("it is not root's alone: {distrust}")))?;
+        let file: File = serde_json::from_slice(&file::read_open(&mut opened, file::SETTINGS)?)?;
         State::try_from(file).map_err(|message| io::Error::new(io::ErrorKind::InvalidData, message))
     };
     read().map_err(|source| StateError { action: "read", path: path.to_path_buf(), source })

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::drop_in;
+use crate::file;
 use crate::host::Host;
 use crate::kernel_name::ModuleName;
 use crate::matcher::Table;
@@ -28,7 +29,7 @@ pub fn read(host: &Host, table: &mut Table) -> Config {
     let (files, errors) = drop_in::readable_files(&host.modprobe_directories(), ".conf");
     config.warnings.extend(errors.iter().map(|error| format!("{error}; left out")));
     for path in files {
-        let bytes = match fs::read(&path) {
+        let bytes = match file::read(&path, file::SETTINGS) {
             Ok(bytes) => bytes,
             Err(error) => {
                 config.warnings.push(format!("cannot read {}: {error}; left out", path.display()));

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The configuration a kernel was built with, and what it tells about drivers that are not there.
 
-use std::fs;
-
 use crate::catalog::{Catalog, Driver, KernelVersion};
+use crate::file;
 use crate::host::Host;
 
 /// A kernel's build configuration, where the distribution installs it.
@@ -17,7 +16,7 @@ pub struct KernelConfig {
 impl KernelConfig {
     /// Reads that of `release`.
     pub fn read(host: &Host, release: &str) -> KernelConfig {
-        let text = host.kernel_configs(release).iter().find_map(|path| fs::read_to_string(path).ok());
+        let text = host.kernel_configs(release).iter().find_map(|path| file::read_to_string(path, file::TABLE).ok());
         // The configuration names its architecture; without one, only this machine's own is known.
         let marks = [("CONFIG_X86_64=y", "x86_64"), ("CONFIG_ARM64=y", "aarch64"), ("CONFIG_S390=y", "s390x")];
         let architecture = match &text {
@@ -83,6 +82,8 @@ impl KernelConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn config(release: &str, text: &str) -> KernelConfig {

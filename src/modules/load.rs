@@ -2,6 +2,7 @@
 //! Loading modules, by modprobe: it knows of `install` lines, options and soft dependencies.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::process::Command;
@@ -9,6 +10,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use super::state::{Modules, built_in};
+use crate::environment;
 use crate::host::Host;
 use crate::interrupt;
 use crate::kernel_name::ModuleName;
@@ -176,18 +178,16 @@ fn modprobe(host: &Host, programs: &[&str], arguments: &[&str], timeout: Duratio
 }
 
 fn command(host: &Host, program: &str) -> Command {
-    let mut command = Command::new(program);
-    // Options from there would be added to ours (tools/modprobe.c, prepend_options_from_env).
-    command.env_remove("MODPROBE_OPTIONS");
+    let mut command = environment::command(OsStr::new(program));
     if !host.is_this_machine() {
-        command.arg("-d").arg(host.root());
+        // It starts elsewhere than we are.
+        command.arg("-d").arg(std::path::absolute(host.root()).unwrap_or_else(|_| host.root().to_path_buf()));
     }
     command
 }
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
     use std::path::Path;
 
     use super::*;
@@ -232,6 +232,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let command = command(&Host::new(root.path(), None).unwrap(), "modprobe");
         assert_eq!(command.get_args().collect::<Vec<_>>(), [OsStr::new("-d"), root.path().as_os_str()]);
-        assert_eq!(command.get_envs().collect::<Vec<_>>(), [(OsStr::new("MODPROBE_OPTIONS"), None)]);
+        // What it has not here it does not inherit.
+        let names: Vec<&OsStr> = command.get_envs().map(|(name, _)| name).collect();
+        assert_eq!(names, ["LANG", "PATH"]);
     }
 }

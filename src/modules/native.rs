@@ -2,10 +2,10 @@
 //! The devices that native drivers take: the `pci:` aliases of a kernel's tables. These are most of the tables, so they are
 //! looked at for one driver at a time, and only where one is asked for by name.
 
-use std::fs;
 use std::io;
 
 use super::tables::TableError;
+use crate::file;
 use crate::host::Host;
 use crate::kernel_name::{ModuleName, is_same_name};
 use crate::matcher::Pattern;
@@ -40,7 +40,7 @@ fn add(patterns: &mut Vec<Pattern>, pattern: &str) {
 }
 
 fn read_if_there(path: &std::path::Path) -> Result<String, TableError> {
-    match fs::read(path) {
+    match file::read(path, file::TABLE) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(source) => Err(TableError::Read { path: path.to_path_buf(), source }),
@@ -49,6 +49,8 @@ fn read_if_there(path: &std::path::Path) -> Result<String, TableError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

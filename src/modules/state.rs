@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::catalog::Catalog;
+use crate::file;
 use crate::host::Host;
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::sysfs::{self, ReadError};
@@ -44,7 +45,7 @@ impl<'a> Modules<'a> {
     /// Reads the two lists for `release`.
     pub fn read(host: &'a Host, release: &str) -> Modules<'a> {
         let directory = host.modules(release);
-        let installed = fs::read_to_string(directory.join("modules.dep")).ok().map(|text| {
+        let installed = file::read_to_string(&directory.join("modules.dep"), file::TABLE).ok().map(|text| {
             let paths = text.lines().filter_map(|line| line.split_once(':')).map(|(path, _)| path);
             paths.filter_map(|path| Some((module_of_path(path)?, directory.join(path)))).collect()
         });
@@ -122,7 +123,7 @@ fn is_built_in_unlisted(host: &Host, module: &ModuleName) -> bool {
 
 /// What `modules.builtin` lists.
 pub fn built_in(directory: &Path) -> BTreeSet<ModuleName> {
-    let list = fs::read_to_string(directory.join("modules.builtin")).unwrap_or_default();
+    let list = file::read_to_string(&directory.join("modules.builtin"), file::TABLE).unwrap_or_default();
     list.lines().filter_map(module_of_path).collect()
 }
 

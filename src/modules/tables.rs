@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::config::{self, Blacklist, Config};
 use super::state::{Modules, built_in, is_running};
 use crate::catalog::Catalog;
+use crate::file;
 use crate::host::{Host, HostError};
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::matcher::Table;
@@ -111,7 +112,7 @@ fn add_unlisted(host: &Host, directory: &Path, is_running: bool, table: &mut Tab
 
 /// Reads a file; `false` where there is none.
 fn read_if_there(path: &Path, read: impl FnOnce(File) -> io::Result<()>) -> Result<bool, TableError> {
-    match File::open(path).and_then(read) {
+    match file::open_within(path, file::TABLE).and_then(read) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(TableError::Read { path: path.to_path_buf(), source }),

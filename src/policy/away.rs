@@ -7,11 +7,12 @@ use std::io;
 
 use crate::address::Address;
 use crate::host::Host;
+use crate::private;
 
 /// Leaves word.
 pub fn give_away(host: &Host, address: Address) -> io::Result<()> {
     let path = host.given_away(address);
-    fs::create_dir_all(path.parent().expect("it is in a directory"))?;
+    private::make_directory(host, path.parent().expect("it is in a directory"))?;
     fs::write(path, "")
 }
 

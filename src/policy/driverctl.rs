@@ -9,7 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::store::{StoreError, sync_directory};
+use super::trust;
 use crate::address::Address;
+use crate::file;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
 
@@ -56,7 +58,7 @@ pub fn read(host: &Host) -> io::Result<(Vec<Override>, Vec<Other>)> {
         if name.starts_with(ASIDE) || name.starts_with('.') || !path.is_file() {
             continue;
         }
-        match parse(&name, &path) {
+        match parse(host, &name, &path) {
             Ok(found) => overrides.push(found),
             Err(reason) => others.push(Other { path, reason }),
         }
@@ -66,7 +68,7 @@ pub fn read(host: &Host) -> io::Result<(Vec<Override>, Vec<Other>)> {
     Ok((overrides, others))
 }
 
-fn parse(name: &str, path: &Path) -> Result<Override, String> {
+fn parse(host: &Host, name: &str, path: &Path) -> Result<Override, String> {
     let Some((bus, device)) = name.split_once('-') else {
         return Err("not named as driverctl names its files".to_string());
     };
@@ -79,7 +81,11 @@ fn parse(name: &str, path: &Path) -> Result<Override, String> {
             "not the name of a PCI device as the kernel spells it: driverctl itself takes no notice".to_string()
         );
     };
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let unread = |error: io::Error| format!("cannot be read: {error}");
+    let mut opened = file::open(path).map_err(unread)?;
+    trust::check(host, &opened, path)
+        .map_err(|distrust| format!("others than root could change it: {distrust}; {}", distrust.hint()))?;
+    let text = file::read_open(&mut opened, file::SETTINGS).and_then(file::text).map_err(unread)?;
     let text = text.trim_end_matches('\n');
     if text.is_empty() {
         return Err("empty: driverctl itself takes no notice".to_string());

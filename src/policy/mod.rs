@@ -6,7 +6,7 @@ mod away;
 pub mod driverctl;
 mod rule;
 mod store;
-mod trust;
+pub mod trust;
 mod udev;
 
 pub use away::{give_away, take_again};

@@ -2,9 +2,8 @@
 //! Rules: which devices they are about and what driver these shall have.
 
 use std::fmt;
-use std::fs::File as OpenFile;
-use std::io::{self, Read};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
@@ -12,6 +11,7 @@ use super::trust::{self, Distrust};
 use crate::address::Address;
 use crate::class::ClassFilter;
 use crate::drop_in::{self, DropInError};
+use crate::file;
 use crate::guard::{Use, Uses};
 use crate::host::Host;
 use crate::kernel_name::DriverName;
@@ -40,8 +40,6 @@ pub struct Rule {
     pub file: PathBuf,
     /// What is to be done before.
     recipe: Option<Recipe>,
-    /// Why that is not to be done.
-    distrust: Option<Distrust>,
 }
 
 /// The driver a rule asks for.
@@ -83,16 +81,34 @@ pub enum PolicyError {
         /// Where and why, in the parser's words.
         message: String,
     },
+    /// Others than root could change it: what it says is not done.
+    #[error("others than root could change {path}: {distrust}")]
+    Distrusted {
+        /// The file, or the directory of such files.
+        path: PathBuf,
+        /// Why.
+        distrust: Distrust,
+    },
     /// A directory cannot be read.
     #[error(transparent)]
     Directory(#[from] DropInError),
 }
 
 impl PolicyError {
+    /// What to do about it, where that does not go without saying.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            PolicyError::Distrusted { distrust, .. } => Some(distrust.hint()),
+            _ => None,
+        }
+    }
+
     /// The file it is about, if it is about one.
     pub fn path(&self) -> Option<&PathBuf> {
         match self {
-            PolicyError::Read { path, .. } | PolicyError::Malformed { path, .. } => Some(path),
+            PolicyError::Read { path, .. }
+            | PolicyError::Malformed { path, .. }
+            | PolicyError::Distrusted { path, .. } => Some(path),
             PolicyError::Directory(_) => None,
         }
     }
@@ -168,26 +184,26 @@ impl Policy {
     pub fn read(host: &Host) -> (Policy, Vec<PolicyError>) {
         let mut policy = Policy::default();
         let mut errors = Vec::new();
-        let files = match drop_in::files(&host.policy_directories(), ".toml") {
+        let mut directories = host.policy_directories().to_vec();
+        // Not even to hide others' files: what lies in a directory is the word of whoever may write to it.
+        directories.retain(|path| match trust::check_directory(host, path) {
+            Ok(()) => true,
+            Err(distrust) => {
+                errors.push(PolicyError::Distrusted { path: path.clone(), distrust });
+                false
+            }
+        });
+        let files = match drop_in::files(&directories, ".toml") {
             Ok(files) => files,
-            Err(error) => return (policy, vec![error.into()]),
+            Err(error) => {
+                errors.push(error.into());
+                return (policy, errors);
+            }
         };
         for path in files {
-            let mut text = String::new();
-            let opened = OpenFile::open(&path).and_then(|mut file| file.read_to_string(&mut text).map(|_| file));
-            match opened {
-                Ok(file) => match parse(&text, &path) {
-                    Ok(mut rules) => {
-                        // What another host's rules say is run nowhere.
-                        if host.is_this_machine() && rules.iter().any(|rule| rule.recipe.is_some()) {
-                            let distrust = trust::check(&file, &path).err();
-                            rules.iter_mut().for_each(|rule| rule.distrust = distrust.clone());
-                        }
-                        policy.rules.extend(rules);
-                    }
-                    Err(message) => errors.push(PolicyError::Malformed { path, message }),
-                },
-                Err(source) => errors.push(PolicyError::Read { path, source }),
+            match read_file(host, &path) {
+                Ok(rules) => policy.rules.extend(rules),
+                Err(error) => errors.push(error),
             }
         }
         (policy, errors)
@@ -211,12 +227,9 @@ impl Rule {
         &self.selector
     }
 
-    /// What is to be done before a device is bound, if anything; only a file that root alone can change may say so.
-    pub fn recipe(&self) -> Result<Option<&Recipe>, &Distrust> {
-        match (&self.recipe, &self.distrust) {
-            (Some(_), Some(distrust)) => Err(distrust),
-            (recipe, _) => Ok(recipe.as_ref()),
-        }
+    /// What is to be done before a device is bound, if anything.
+    pub fn recipe(&self) -> Option<&Recipe> {
+        self.recipe.as_ref()
     }
 
     /// The address the rule is about, if it names one.
@@ -236,7 +249,17 @@ impl Rule {
     }
 }
 
-fn parse(text: &str, path: &std::path::Path) -> Result<Vec<Rule>, String> {
+/// The rules of one file.
+fn read_file(host: &Host, path: &Path) -> Result<Vec<Rule>, PolicyError> {
+    let failed = |source| PolicyError::Read { path: path.to_path_buf(), source };
+    let mut opened = file::open(path).map_err(failed)?;
+    trust::check(host, &opened, path)
+        .map_err(|distrust| PolicyError::Distrusted { path: path.to_path_buf(), distrust })?;
+    let text = file::read_open(&mut opened, file::SETTINGS).and_then(file::text).map_err(failed)?;
+    parse(&text, path).map_err(|message| PolicyError::Malformed { path: path.to_path_buf(), message })
+}
+
+fn parse(text: &str, path: &Path) -> Result<Vec<Rule>, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
     let mut rules = Vec::with_capacity(file.device.len());
     for Table { address, id, subsystem, class, pf, driver, require, force, prepare } in file.device {
@@ -259,7 +282,7 @@ fn parse(text: &str, path: &std::path::Path) -> Result<Vec<Rule>, String> {
             ));
         }
         let (acknowledged, file) = (force.into_iter().collect(), path.to_path_buf());
-        rules.push(Rule { selector, driver, require, acknowledged, file, recipe: prepare, distrust: None });
+        rules.push(Rule { selector, driver, require, acknowledged, file, recipe: prepare });
     }
     Ok(rules)
 }
@@ -327,8 +350,6 @@ impl Serialize for Choice {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn device(address: &str, modalias: &str, pf: Option<&str>) -> Device {
@@ -413,9 +434,9 @@ mod tests {
              [[device.prepare]]\nrun = ['z']\ntimeout = 5\n[[device]]\nid = '15b3:101e'\ndriver = 'auto'",
         );
         let [first, second] = rules.rules.as_slice() else { panic!() };
-        let recipe = first.recipe().unwrap().unwrap().to_string();
+        let recipe = first.recipe().unwrap().to_string();
         assert_eq!(recipe, r#"[{ run = ["x", "{pf}"], undo = ["y"] }, { run = ["z"], timeout = 5 }]"#);
-        assert_eq!(second.recipe(), Ok(None));
+        assert_eq!(second.recipe(), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tempfile::{Builder, NamedTempFile};
 use super::rule::Choice;
 use super::trust::{self, Distrust};
 use crate::address::Address;
+use crate::file;
 use crate::guard::Uses;
 use crate::host::Host;
 use crate::matcher::Modalias;
@@ -68,7 +69,7 @@ pub fn check_forgettable(host: &Host, address: Address) -> Result<(), StoreError
 
 /// Does the file begin as ours do? `None`: there is none.
 fn is_own(path: &Path) -> Option<bool> {
-    match fs::read(path) {
+    match file::read(path, file::SETTINGS) {
         Ok(text) => Some(text.starts_with(OWN.as_bytes())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => path.symlink_metadata().ok().map(|_| false),
         Err(_) => Some(false),
@@ -146,9 +147,9 @@ impl Draft {
         Ok(Draft { file, path })
     }
 
-    /// Will what it says is to be run be believed, where it lies?
-    pub fn check_trust(&self) -> Result<(), Distrust> {
-        trust::check(self.file.as_file(), self.file.path())
+    /// Will it be believed, where it lies?
+    pub fn check_trust(&self, host: &Host) -> Result<(), Distrust> {
+        trust::check(host, self.file.as_file(), self.file.path())
     }
 
     /// Puts it in force.
@@ -229,7 +230,7 @@ mod tests {
             Draft::write(&host, address, &modalias, terms).unwrap().commit().unwrap();
             let (policy, errors) = Policy::read(&host);
             assert!(errors.is_empty(), "{errors:?}");
-            assert_eq!(policy.rules[0].recipe(), Ok(Some(&recipe)));
+            assert_eq!(policy.rules[0].recipe(), Some(&recipe));
         }
     }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether a file can be changed by root alone. Only such a file may say what root is to run.
+//! Whether a file can be changed by root alone. Only such a file may say which driver root binds a device to, and what it is
+//! to run. That is asked of this machine's own files; another root's are whoever's, and are taken for what they say.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -7,6 +8,9 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+
+use crate::file;
+use crate::host::Host;
 
 /// How many links are followed, as the kernel has it (`include/linux/namei.h`, `MAXSYMLINKS`).
 const LINKS: usize = 40;
@@ -66,10 +70,28 @@ fn writers(mode: u32) -> &'static str {
     }
 }
 
+/// Looks at a directory and at all that leads to it; one that is not there is nobody's.
+pub fn check_directory(host: &Host, path: &Path) -> Result<(), Distrust> {
+    match file::open_at_once(path) {
+        Ok(directory) => check(host, &directory, path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(unseen(path, error)),
+    }
+}
+
 /// Looks at an open file, and at all that leads to it: its directories, and the links and their directories.
-pub fn check(file: &File, path: &Path) -> Result<(), Distrust> {
-    let unseen =
-        |path: &Path, error: io::Error| Distrust::Unseen { path: path.to_path_buf(), reason: error.to_string() };
+pub fn check(host: &Host, file: &File, path: &Path) -> Result<(), Distrust> {
+    match host.is_this_machine() {
+        true => check_all(file, path),
+        false => Ok(()),
+    }
+}
+
+fn unseen(path: &Path, error: io::Error) -> Distrust {
+    Distrust::Unseen { path: path.to_path_buf(), reason: error.to_string() }
+}
+
+fn check_all(file: &File, path: &Path) -> Result<(), Distrust> {
     let path = std::path::absolute(path).map_err(|error| unseen(path, error))?;
     let opened = file.metadata().map_err(|error| unseen(&path, error))?;
     judge(&path, &opened)?;
@@ -173,7 +195,13 @@ mod tests {
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let path = root.path().join("x.toml");
         fs::write(&path, "x").unwrap();
-        let error = check(&File::open(&path).unwrap(), &path).unwrap_err();
+        let [here, elsewhere] =
+            ["/", root.path().to_str().unwrap()].map(|root| Host::new(Path::new(root), None).unwrap());
+        let error = check(&here, &File::open(&path).unwrap(), &path).unwrap_err();
         assert!(matches!(&error, Distrust::Owner { .. } | Distrust::Mode { .. }), "{error}");
+        let error = check_directory(&here, root.path()).unwrap_err();
+        assert!(matches!(&error, Distrust::Owner { .. } | Distrust::Mode { .. }), "{error}");
+        check(&elsewhere, &File::open(&path).unwrap(), &path).unwrap();
+        check_directory(&here, &root.path().join("none")).unwrap();
     }
 }

@@ -2,10 +2,10 @@
 //! The policy as udev sees it: rules that tell, without a process, which devices a selector may be about. For a device that
 //! has a file of its name the packaged rule looks itself, so that what `bind` keeps needs none of this.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use tempfile::Builder;
 
 use super::rule::{Policy, Rule, Selector};
 use crate::address::Address;
+use crate::environment;
 use crate::host::Host;
 use crate::process::{self, Finished};
 use crate::sysfs::VfRange;
@@ -93,7 +94,7 @@ pub fn reload_rules(host: &Host) -> io::Result<()> {
     if !host.is_this_machine() || !host.udev_control().exists() {
         return Ok(());
     }
-    let finished = process::run(Command::new("udevadm").args(["control", "--reload"]), PATIENCE);
+    let finished = process::run(environment::command(OsStr::new("udevadm")).args(["control", "--reload"]), PATIENCE);
     match finished.map_err(io::Error::other)? {
         Finished { status, .. } if status.success() => Ok(()),
         Finished { stderr, .. } => Err(io::Error::other(format!("udevadm control --reload: {stderr}"))),

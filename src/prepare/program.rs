@@ -1,34 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where the programs of steps are, and what they find around them.
 
-use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{Access, access};
 
-/// Also looked in, since a PATH as after `su` lacks the administrator's.
-const USUAL: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-
-/// What every step finds in its environment, besides PATH; no more of ours.
-pub const ENVIRONMENT: [(&str, &str); 1] = [("LANG", "C.UTF-8")];
-
-/// The directories that programs are looked for in, and that they look in themselves: those of PATH that are absolute, then
-/// the usual ones.
-pub fn search_path() -> Vec<PathBuf> {
-    directories(&env::var_os("PATH").unwrap_or_default())
-}
-
-fn directories(path: &OsStr) -> Vec<PathBuf> {
-    let mut directories: Vec<PathBuf> = Vec::new();
-    for directory in env::split_paths(path).chain(USUAL.map(PathBuf::from)) {
-        if directory.is_absolute() && !directories.contains(&directory) {
-            directories.push(directory);
-        }
-    }
-    directories
-}
+use crate::environment;
 
 /// The program that a first word names; `None`: there is none that can be run.
 pub fn resolve(word: &str, directories: &[PathBuf]) -> Option<PathBuf> {
@@ -43,9 +22,8 @@ pub fn resolve(word: &str, directories: &[PathBuf]) -> Option<PathBuf> {
 pub fn command<'a>(program: &OsStr, variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Command {
     // Ours are closed on exec anyway; those that we were given by whoever started us may not be.
     close_fds::set_fds_cloexec_threadsafe(3, &[]);
-    let path = env::join_paths(search_path()).unwrap_or_else(|_| OsString::from(USUAL.join(":")));
-    let mut command = Command::new(program);
-    command.env_clear().env("PATH", path).envs(ENVIRONMENT).envs(variables).current_dir("/");
+    let mut command = environment::command(program);
+    command.envs(variables);
     command
 }
 
@@ -55,14 +33,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-
-    #[test]
-    fn relative_directories_are_left_out_and_the_usual_ones_come_last() {
-        let found = directories(OsStr::new("/opt/x:.::bin:/usr/bin:/opt/x"));
-        let found: Vec<&str> = found.iter().map(|path| path.to_str().unwrap()).collect();
-        assert_eq!(found, ["/opt/x", "/usr/bin", "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/sbin", "/bin"]);
-        assert_eq!(directories(OsStr::new("")).len(), USUAL.len());
-    }
 
     #[test]
     fn the_first_that_can_be_run_is_taken() {

@@ -12,6 +12,7 @@ use super::recipe::{Placeholder, Recipe, Template, Written};
 use super::{Preparation, shown};
 use crate::address::Address;
 use crate::catalog::{self, Catalog, KernelVersion, Sign, When};
+use crate::environment;
 use crate::host::Host;
 use crate::outcome::{Failure, Kind};
 use crate::process::{self, Answer, RunError};
@@ -68,7 +69,7 @@ impl<'a> Preparer<'a> {
             kernel: KernelVersion::parse(release),
             timeout,
             is_elsewhere,
-            directories: program::search_path(),
+            directories: environment::search_path(),
             vf_index: OnceCell::new(),
             port: OnceCell::new(),
         })

@@ -54,9 +54,6 @@ pub struct PolicyView {
     /// What is to be done before the driver comes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prepare: Option<Recipe>,
-    /// Why that is not to be done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prepare_refused: Option<String>,
 }
 
 impl DeviceView {
@@ -253,11 +250,6 @@ fn policy_text(policy: &PolicyView) -> String {
                 [] => String::new(),
                 features => format!(", requires {}", names(features)),
             };
-            let prepare = match (&policy.prepare, &policy.prepare_refused) {
-                (_, Some(refused)) => format!(", prepare steps refused: {refused}"),
-                (Some(recipe), None) => format!(", prepare {recipe}"),
-                (None, None) => String::new(),
-            };
             let force = match policy.force.as_slice() {
                 [] => String::new(),
                 uses => format!(
@@ -265,6 +257,7 @@ fn policy_text(policy: &PolicyView) -> String {
                     uses.iter().map(|used_as| used_as.name()).collect::<Vec<_>>().join(", ")
                 ),
             };
+            let prepare = policy.prepare.as_ref().map(|recipe| format!(", prepare {recipe}")).unwrap_or_default();
             format!("{}{require}{force}, in {}{prepare}", policy.driver, policy.file)
         }
     }

@@ -21,6 +21,7 @@ use sysfs_class::SysClass;
 
 use super::node::Node;
 use super::stuck;
+use crate::file;
 use crate::interrupt;
 
 /// The argument with which this program is the attendant.
@@ -241,7 +242,9 @@ fn attend(request: &Request) -> Answer {
     let result = match &request.value {
         // Opened without O_CREAT: what the kernel has not made is ENOENT, not EACCES.
         Some(value) => node.write_file(&request.attribute, value).map(|()| String::new()),
-        None => std::fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+        None => file::open_at_once(&path)
+            .and_then(|mut attribute| file::read_open(&mut attribute, file::ATTRIBUTE))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
     };
     let error = match result {
         Ok(text) => return Answer::Done(text),

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use sysfs_class::SysClass;
 
+use crate::file;
+
 /// A directory of sysfs, under any root.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -44,7 +46,9 @@ impl Node {
 
     /// An attribute, without the newline at its end.
     pub fn read(&self, name: &str) -> Result<String, ReadError> {
-        match self.read_file(name) {
+        // Under another root anything may lie there.
+        let read = || file::text(file::read_open(&mut file::open_at_once(&self.path.join(name))?, file::ATTRIBUTE)?);
+        match read() {
             Ok(mut text) => {
                 if text.ends_with('\n') {
                     text.pop();
@@ -91,7 +95,7 @@ fn absent_is_none<T>(result: Result<T, ReadError>) -> Result<Option<T>, ReadErro
     }
 }
 
-/// The trait's own constructors know only /sys itself; its reading and writing of attributes serves under any root, and
+/// The trait's own constructors know only /sys itself; its writing of attributes serves under any root, and
 /// opens without O_CREAT, which sysfs answers with EACCES where the file is missing.
 impl SysClass for Node {
     fn base() -> &'static str {

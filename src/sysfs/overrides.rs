@@ -13,6 +13,7 @@ use super::node::ReadError;
 use super::stuck::{self, Waiter};
 use crate::address::Address;
 use crate::catalog::KernelVersion;
+use crate::file;
 use crate::host::Host;
 
 /// The first kernel on which the attribute is read without the device's lock. Some older ones have the change as well, in
@@ -51,7 +52,9 @@ impl<'a> Overrides<'a> {
         let directory = self.host.device(address);
         let text = match self.may_block {
             true => self.ask(address, &directory),
-            false => std::fs::read(directory.join(NAME)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            false => file::open_at_once(&directory.join(NAME))
+                .and_then(|mut open| file::read_open(&mut open, file::ATTRIBUTE))
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         };
         match text {
             Ok(text) => {
