@@ -559,7 +559,7 @@ fn an_import_that_fails_leaves_the_device_to_driverctl() {
     // The name it is to get is a directory's; the place for policy is a file.
     for (hindrance, status) in [
         ("mkdir -p /etc/driverctl.d/imported-by-vfioctl.pci-0000:3b:00.1/x", 1),
-        ("mount -t tmpfs -o ro none /etc/vfioctl.d", 6),
+        ("mount -t tmpfs -o ro,mode=755 none /etc/vfioctl.d", 6),
     ] {
         let script =
             format!("{hindrance}; vfioctl import-driverctl --yes; s=$?; cat /etc/driverctl.d/pci-{VF}; exit $s");

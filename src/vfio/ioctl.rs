@@ -4,6 +4,15 @@
 //! take, so that is in its first word, `argsz`.
 //!
 //! This file alone has `unsafe` code: an ioctl is a pointer to memory whose layout the compiler cannot check.
+//!
+//! Reviewed line by line on 2026-11-21 with 7.3's `drivers/vfio`. What makes each call sound, besides its own reason:
+//! * The kernel copies back at most `argsz` bytes as it was passed (`vfio_pci_ioctl_get_info` takes its `minsz` before it
+//!   raises `argsz` for capabilities), or one field (`out_devid`); no call is told of more memory than there is.
+//! * The structs are `repr(C)` of integers: any bytes the kernel leaves there are a value, and none are padding.
+//! * Nothing is kept by the kernel after the call: what pointers in structs point to is borrowed until then.
+//! * A number means one thing only to each kind of descriptor. 117 is also a container's `VFIO_IOMMU_DIRTY_PAGES`, which has
+//!   no flag like ours and says EINVAL; 106, whose answer becomes a descriptor, is a group's alone. Descriptors of other
+//!   drivers do not get here: `open.rs` opens nothing but nodes of VFIO and iommufd.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
@@ -158,7 +167,8 @@ pub fn is_viable(group: impl AsFd) -> Result<bool> {
 /// Puts a group into a container.
 pub fn set_container(group: impl AsFd, container: impl AsFd) -> Result<()> {
     let container: RawFd = container.as_fd().as_raw_fd();
-    // SAFETY: VFIO_GROUP_SET_CONTAINER reads an int through the pointer it is given, a descriptor that is open here.
+    // SAFETY: VFIO_GROUP_SET_CONTAINER reads an int through the pointer it is given, a descriptor that is open here, and takes a
+    // reference of its own to what is behind it.
     unsafe { ioctl(group, Setter::<GROUP_SET_CONTAINER, RawFd>::new(container)) }
 }
 
@@ -245,7 +255,8 @@ unsafe impl Ioctl for GetDevice<'_> {
         if descriptor < 0 {
             return Err(Errno::BADF);
         }
-        // SAFETY: a descriptor that the kernel has just made is nobody else's.
+        // SAFETY: a descriptor that the kernel has just made is nobody else's (`vfio_group_ioctl_get_device_fd`, which makes it
+        // close-on-exec).
         Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
     }
 }
