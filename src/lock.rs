@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use crate::address::Address;
 use crate::host::Host;
 use crate::interrupt;
-use crate::sysfs::stuck::{self, Waiter};
 use crate::private;
+use crate::sysfs::stuck::{self, Waiter};
 
 /// Held until dropped, or until the process ends, however it ends.
 #[derive(Debug)]

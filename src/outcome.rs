@@ -198,7 +198,15 @@ impl Failure {
 
     /// A failure that says all there is to say.
     pub fn plain(kind: Kind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), hint: None, mend: Vec::new(), findings: Vec::new(), is_stuck: false, wait: None }
+        Failure {
+            kind,
+            message: message.into(),
+            hint: None,
+            mend: Vec::new(),
+            findings: Vec::new(),
+            is_stuck: false,
+            wait: None,
+        }
     }
 
     /// A call into the kernel that did not come back.

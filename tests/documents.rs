@@ -94,7 +94,10 @@ fn the_manual_has_every_use_of_a_device() {
     let section = section.split("BEFORE THE DRIVER COMES").next().unwrap();
     for used_as in Use::value_variants() {
         let name = used_as.name();
-        assert!(section.lines().any(|line| line.trim_start().starts_with(&format!("{name} "))), "the manual lacks {name}");
+        assert!(
+            section.lines().any(|line| line.trim_start().starts_with(&format!("{name} "))),
+            "the manual lacks {name}"
+        );
     }
 }
 

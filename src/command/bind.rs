@@ -261,7 +261,8 @@ impl Binder<'_> {
         let mut plan = plan::bind(&facts, &wanted, request.manner)?;
         // Who is on the right driver stays there, whoever holds it.
         if !plan.attempts.is_empty() {
-            facts = gather::with_users(&self.context.host, facts).map_err(|error| held(&self.context.host, address, error))?;
+            facts = gather::with_users(&self.context.host, facts)
+                .map_err(|error| held(&self.context.host, address, error))?;
             plan = plan::bind(&facts, &wanted, request.manner)?;
         }
         plan.warnings.extend(doubts);

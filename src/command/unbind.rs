@@ -112,7 +112,8 @@ fn plan(
     request: &Request,
 ) -> Result<(Facts, Vec<Step>, Vec<String>), Failure> {
     let device = context.device(address)?;
-    let facts = gather::facts(&context.host, device, context.timeout).map_err(|error| held(&context.host, address, error))?;
+    let facts =
+        gather::facts(&context.host, device, context.timeout).map_err(|error| held(&context.host, address, error))?;
     let mut steps = plan::unbind(&facts, target, request.acknowledged)?;
     if request.is_unprobed {
         steps.retain(|step| !matches!(step.action, Action::LoadNative | Action::Probe));

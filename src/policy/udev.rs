@@ -3,9 +3,9 @@
 //! has a file of its name the packaged rule looks itself, so that what `bind` keeps needs none of this.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use super::rule::{Policy, Rule, Selector};
 use crate::address::Address;
 use crate::environment;
 use crate::host::Host;
+use crate::private;
 use crate::process::{self, Finished};
 use crate::sysfs::VfRange;
 
@@ -52,7 +53,7 @@ pub fn refresh_rules(host: &Host) -> io::Result<bool> {
 /// Held until dropped.
 fn lock(host: &Host) -> io::Result<File> {
     let directory = host.locks();
-    DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    private::make_directory(host, &directory)?;
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(directory.join("udev-rules.lock"))?;
     let started = Instant::now();
     loop {
