@@ -258,17 +258,17 @@ fn the_next_one_goes_on_when_the_kernel_does() {
 fn who_holds_the_device_is_named() {
     // One that opens it behind the guard's back: the fault is between the guard's look and the kernel's.
     let text = format!(
-        "modprobe mlx5_vfio_pci; vfioctl bind 3b:00.1 >&2
-         vfioctl --timeout 2 --json unbind 3b:00.1 & unbinder=$!
+        "modprobe mlx5_vfio_pci; vfioctl bind 3b:00.4 >&2
+         vfioctl --timeout 2 --json unbind 3b:00.4 & unbinder=$!
          {}
-         sleep 60 3< /dev/vfio/7 & wait $unbinder; status=$?; kill $!; exit $status",
+         sleep 60 3< /dev/vfio/10 & wait $unbinder; status=$?; kill $!; exit $status",
         blocked("unbind")
     );
-    let ran = run(host(None).path(), &[&format!("{VF}:unbind:block:nth=2")], &text);
+    let ran = run(host(None).path(), &["0000:3b:00.4:unbind:block"], &text);
     ran.assert_status(7);
     let error = &ran.result()["error"];
     assert_eq!(error["holders"][0]["command"], "sleep");
-    assert!(message(error).contains("has /dev/vfio/7 open"), "{error}");
+    assert!(message(error).contains("has /dev/vfio/10 open"), "{error}");
 }
 
 // ---- what is left behind

@@ -2,8 +2,10 @@
 //! Who waits in the kernel, where, and at which device's attribute: told by /proc, for whoever else would only wait as well.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FsWord, statfs};
 use serde::Serialize;
 
 use crate::address::Address;
@@ -25,6 +27,9 @@ const BELOW: [&str; 9] = [
     "__arm64_sys_",
     "invoke_syscall",
 ];
+
+/// `SYSFS_MAGIC` (`include/uapi/linux/magic.h`).
+const SYSFS_MAGIC: FsWord = 0x6265_6572;
 
 /// A process that waits in the kernel, at an attribute of sysfs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -103,11 +108,12 @@ fn functions(stack: &str) -> Vec<String> {
 /// What a caller may not see (another user's processes) is not found.
 pub fn waiters(host: &Host) -> Vec<Waiter> {
     let own = std::process::id();
+    let tree = Tree::of(host);
     let mut waiters: Vec<Waiter> = processes(host)
         .filter(|(pid, _)| *pid != own)
         .filter_map(|(pid, process)| {
             let (command, within) = (command(&process), within_of(&process));
-            let Open { attribute, device, is_at_work } = at(&process)?;
+            let Open { attribute, device, is_at_work } = at(&process, tree)?;
             Some(Waiter { pid, command, attribute, within, device, is_at_work })
         })
         .collect();
@@ -118,8 +124,9 @@ pub fn waiters(host: &Host) -> Vec<Waiter> {
 /// The same of our own processes alone: for these only names have to be looked through.
 pub fn own_waiters(host: &Host) -> Vec<Waiter> {
     let ours = processes(host).filter(|(_, process)| command(process) == "vfioctl");
+    let tree = Tree::of(host);
     let found = ours.filter_map(|(pid, process)| {
-        let Open { attribute, device, is_at_work } = at(&process)?;
+        let Open { attribute, device, is_at_work } = at(&process, tree)?;
         let (command, within) = ("vfioctl".to_string(), within_of(&process));
         Some(Waiter { pid, command, attribute, within, device, is_at_work })
     });
@@ -129,7 +136,7 @@ pub fn own_waiters(host: &Host) -> Vec<Waiter> {
 /// Does it wait there still?
 pub fn is_waiting(host: &Host, waiter: &Waiter) -> bool {
     let process = host.processes().join(waiter.pid.to_string());
-    at(&process).is_some_and(|open| open.device == waiter.device && open.attribute == waiter.attribute)
+    at(&process, Tree::of(host)).is_some_and(|open| open.device == waiter.device && open.attribute == waiter.attribute)
 }
 
 fn processes(host: &Host) -> impl Iterator<Item = (u32, PathBuf)> {
@@ -143,6 +150,35 @@ fn command(process: &Path) -> String {
     name.chars().filter(|c| !c.is_control()).collect()
 }
 
+/// Whose devices an open file below /sys is about.
+#[derive(Clone, Copy)]
+enum Tree {
+    /// This kernel's: in whatever network namespace it is mounted, as another file system in each, it has the same devices.
+    Kernel,
+    /// Those of the file system that the host has at /sys.
+    Mount(u64),
+    /// There is none to compare with.
+    Any,
+}
+
+impl Tree {
+    fn of(host: &Host) -> Tree {
+        let path = host.pci_bus();
+        match (statfs(&path), fs::metadata(&path)) {
+            (Ok(system), _) if system.f_type == SYSFS_MAGIC => Tree::Kernel,
+            (_, Ok(data)) => Tree::Mount(data.dev()),
+            _ => Tree::Any,
+        }
+    }
+
+    fn has(self, file: &Path) -> bool {
+        match self {
+            Tree::Kernel | Tree::Any => true,
+            Tree::Mount(device) => fs::metadata(file).is_ok_and(|data| data.dev() == device),
+        }
+    }
+}
+
 /// What a process has open.
 #[derive(Default)]
 struct Open {
@@ -152,11 +188,11 @@ struct Open {
 }
 
 /// The attribute that a process has open, and the device that this is about.
-fn at(process: &Path) -> Option<Open> {
+fn at(process: &Path, tree: Tree) -> Option<Open> {
     let mut found = Open::default();
     for descriptor in fs::read_dir(process.join("fd")).ok()?.flatten() {
         let Ok(target) = fs::read_link(descriptor.path()) else { continue };
-        match place(&target) {
+        match place(&target).filter(|_| tree.has(&descriptor.path())) {
             Some(Place::Device(address)) => (found.device, found.is_at_work) = (Some(address), true),
             Some(Place::Attribute(device)) => {
                 (found.attribute, found.device) = (Some(target), found.device.or(device));
