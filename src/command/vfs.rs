@@ -127,7 +127,7 @@ impl<'a> VfWork<'a> {
         let mut names: BTreeMap<(String, Vec<Feature>), String> = BTreeMap::new();
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         for vf in &vfs {
-            let name = match self.request(vf)? {
+            let name = match self.request(&self.policy, vf)? {
                 None => "the kernel's own choice".to_string(),
                 // They are alike: what holds for one holds for all.
                 Some(request) => {
@@ -149,11 +149,11 @@ impl<'a> VfWork<'a> {
     }
 
     /// What is asked for a VF: by the driver that was named, else by the policy; `None`: nothing.
-    fn request(&self, vf: &Device) -> Result<Option<Request>, Failure> {
+    fn request(&self, policy: &Policy, vf: &Device) -> Result<Option<Request>, Failure> {
         let Some(request) = &self.request else {
-            return decide(self.context, &self.policy, vf, Manner::default());
+            return decide(self.context, policy, vf, Manner::default());
         };
-        match self.policy.decide(vf) {
+        match policy.decide(vf) {
             // udev has the policy applied to what appears: which of the two came last would be chance.
             Some(Decision::Rule(rule)) if !is_same(&rule.driver, &request.choice) => Err(Failure::new(
                 Kind::Conflict,
@@ -206,7 +206,8 @@ impl<'a> VfWork<'a> {
         self.binder.together.clone_from(&vfs);
         let results = context.each(&vfs, |vf| {
             self.binder.bind(vf, |device| {
-                let request = self.request(device)?;
+                // Read again under the VF's lock: a bind or unbind that was faster has its way.
+                let request = self.request(&Policy::read(&context.host).0, device)?;
                 if request.is_none() {
                     self.unnamed.lock().expect("no thread panics with it").insert(vf);
                 }
