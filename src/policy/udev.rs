@@ -232,4 +232,21 @@ mod tests {
         assert!(write_rules(&host, &Policy::default()).unwrap());
         assert!(!host.udev_rules().exists());
     }
+
+    #[test]
+    fn who_waits_for_its_turn_writes_the_policy_of_then() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), None).unwrap();
+        let first = lock(&host).unwrap();
+        let second = thread::spawn({
+            let host = Host::new(root.path(), None).unwrap();
+            move || refresh_rules(&host).unwrap()
+        });
+        thread::sleep(Duration::from_millis(200));
+        let directory = root.path().join("etc/vfioctl.d");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("a.toml"), "[[device]]\nclass = '02'\ndriver = 'auto'\n").unwrap();
+        drop(first);
+        assert!(second.join().unwrap(), "there are rules now, and there were none");
+    }
 }
