@@ -48,14 +48,20 @@ struct Call {
     result: Value,
 }
 
-/// udev, as its rule has it of a device that has appeared: it looks for such all the time.
+/// udev, as its rule has it of a device that has appeared: it looks for such all the time. It writes the override that it is
+/// told, which is done for no other device than a new one.
 const UDEV: &str = "
 udev() {
     while [ ! -e $work/over ]; do
         for device in 1 2 3 4; do
             at=/sys/bus/pci/devices/0000:3b:00.$device
             incarnation=$(stat -L -c %i $at 2>/dev/null) || continue
-            [ \"$incarnation\" != \"$(cat $work/seen.$device 2>/dev/null)\" ] || continue
+            if [ \"$incarnation\" = \"$(cat $work/seen.$device 2>/dev/null)\" ]; then
+                case $new in 1) continue;; esac
+                vfioctl claim --udev 3b:00.$device >>$work/udev 2>&1
+                vfioctl apply 3b:00.$device >>$work/udev 2>&1
+                continue
+            fi
             echo $incarnation >$work/seen.$device
             driver=$(vfioctl claim --udev 3b:00.$device 2>>$work/udev | sed -n 's/^VFIOCTL_DRIVER=//p')
             [ -z \"$driver\" ] || echo $driver >$at/driver_override 2>/dev/null
@@ -72,10 +78,12 @@ call() {
     date +%s%N >$work/$number.ended
 }
 modprobe mlx5_vfio_pci; modprobe vfio_pci
-udev & udev=$!
+for device in 1 2 3 4; do stat -L -c %i /sys/bus/pci/devices/0000:3b:00.$device >$work/seen.$device; done
 ";
 
 /// Makes so many calls at once, drawn from a seed, on the first so many VFs.
+///
+/// `besides` runs as well; without, udev has an event for every device again and again.
 fn calls(seed: u64, vfs: usize, besides: &str) -> (Ran, Vec<Call>) {
     let mut draw = Draw(seed);
     let drawn: Vec<(usize, usize)> = (0..AT_ONCE).map(|_| (draw.below(VERBS.len()), draw.below(vfs))).collect();
@@ -85,9 +93,10 @@ fn calls(seed: u64, vfs: usize, besides: &str) -> (Ran, Vec<Call>) {
         format!("(sleep {pause}; call {number} {} --json {}) & calls=\"$calls $!\"\n", VERBS[*verb].0, VFS[*vf])
     });
     let text = format!(
-        "work={}\n{UDEV}{}{besides}wait $calls; touch $work/over; wait $udev
+        "work={}\nnew={}\n{UDEV}udev & udev=$!\n{}{besides}wait $calls; touch $work/over; wait $udev
          ls -A /etc/vfioctl.d /run/udev/rules.d 2>/dev/null; true",
         directory.path().display(),
+        u8::from(!besides.is_empty()),
         lines.collect::<String>()
     );
     let ran = script("connectx", &[], &text);
