@@ -174,6 +174,41 @@ impl Host {
         self.root.join("proc")
     }
 
+    /// Every block device, partitions and virtual ones among them.
+    pub fn block_devices(&self) -> PathBuf {
+        self.root.join("sys/class/block")
+    }
+
+    /// What file systems tell of themselves, a directory a kind.
+    pub fn file_systems(&self) -> PathBuf {
+        self.root.join("sys/fs")
+    }
+
+    /// Where the kernel's storage targets are configured: SCSI ones and NVMe ones.
+    pub fn storage_targets(&self) -> [PathBuf; 2] {
+        ["target/core", "nvmet/subsystems"].map(|name| self.root.join("sys/kernel/config").join(name))
+    }
+
+    /// What is swapped to (proc_swaps(5)).
+    pub fn swaps(&self) -> PathBuf {
+        self.root.join("proc/swaps")
+    }
+
+    /// A directory for each ZFS pool that is imported.
+    pub fn zfs_pools(&self) -> PathBuf {
+        self.root.join("proc/spl/kstat/zfs")
+    }
+
+    /// What udev has found out about a block device, by its number `MAJOR:MINOR`.
+    pub fn udev_block_data(&self, number: &str) -> PathBuf {
+        self.root.join("run/udev/data").join(format!("b{number}"))
+    }
+
+    /// The device nodes.
+    pub fn device_nodes(&self) -> PathBuf {
+        self.root.join("dev")
+    }
+
     /// The kernel's command line.
     pub fn kernel_command_line(&self) -> PathBuf {
         self.root.join("proc/cmdline")

@@ -28,22 +28,31 @@ impl std::fmt::Display for Opener {
 /// Links are read and nothing is opened, so that a file that hangs hangs nobody. What a caller may not see (another user's
 /// processes) is not found.
 pub fn openers(host: &Host, is_wanted: impl Fn(&Path) -> bool) -> Vec<Opener> {
+    let openers = openers_of(host, |_, target| is_wanted(target).then_some(()));
+    openers.into_iter().map(|(opener, ())| opener).collect()
+}
+
+/// The same, with what `which` says of the open file, by the descriptor's path and the node's; `None`: not wanted.
+pub fn openers_of<T: Ord>(host: &Host, which: impl Fn(&Path, &Path) -> Option<T>) -> Vec<(Opener, T)> {
     let Ok(processes) = fs::read_dir(host.processes()) else { return Vec::new() };
     let mut openers = Vec::new();
     for process in processes.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         // It may end at any moment.
         let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
-        let links = descriptors.flatten().filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
-        let mut nodes: Vec<PathBuf> = links.filter(|target| is_wanted(target)).collect();
+        let paths = descriptors.flatten().map(|descriptor| descriptor.path());
+        let links = paths.filter_map(|path| Some((fs::read_link(&path).ok()?, path)));
+        let mut nodes: Vec<(PathBuf, T)> =
+            links.filter_map(|(target, descriptor)| which(&descriptor, &target).map(|what| (target, what))).collect();
         nodes.sort();
         nodes.dedup();
         if !nodes.is_empty() {
             let command = command(&process.path());
-            openers.extend(nodes.into_iter().map(|node| Opener { pid, command: command.clone(), node }));
+            openers
+                .extend(nodes.into_iter().map(|(node, what)| (Opener { pid, command: command.clone(), node }, what)));
         }
     }
-    openers.sort_by_key(|opener| opener.pid);
+    openers.sort_by_key(|(opener, _)| opener.pid);
     openers
 }
 

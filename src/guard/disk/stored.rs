@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! File systems of several block devices, and what udev knows to be on one.
+
+use crate::host::Host;
+use crate::sysfs::{Node, ReadError};
+
+use super::mounts::read_text;
+
+/// A file system of one or more block devices, each known to the kernel by a number of its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Volume {
+    /// `btrfs` or `bcachefs`.
+    pub fs_type: String,
+    /// Its UUID.
+    pub id: String,
+    /// The kernel names of its devices.
+    pub members: Vec<String>,
+}
+
+/// Those that are in use.
+pub fn volumes(host: &Host) -> Result<Vec<Volume>, ReadError> {
+    let mut volumes = Vec::new();
+    let btrfs = Node::new(host.file_systems().join("btrfs"));
+    for id in btrfs.names_in("")? {
+        let members = btrfs.names_in(&format!("{id}/devices"))?;
+        volumes.push(Volume { fs_type: "btrfs".into(), id, members });
+    }
+    let bcachefs = Node::new(host.file_systems().join("bcachefs"));
+    for id in bcachefs.names_in("")? {
+        let mut members = Vec::new();
+        for device in bcachefs.names_in(&id)?.iter().filter(|name| name.starts_with("dev-")) {
+            members.extend(bcachefs.link_name(&format!("{id}/{device}/block"))?);
+        }
+        volumes.push(Volume { fs_type: "bcachefs".into(), id, members });
+    }
+    volumes.retain(|volume| !volume.members.is_empty());
+    Ok(volumes)
+}
+
+/// The imported ZFS pool that a block device belongs to. The kernel does not tell: udev does, and what is not imported
+/// has no statistics.
+pub fn pool_of(host: &Host, number: Option<&str>) -> Result<Option<String>, ReadError> {
+    let pools = || Node::new(host.zfs_pools());
+    let Some(properties) = udev_properties(host, number)? else { return Ok(None) };
+    if property(&properties, "ID_FS_TYPE") != Some("zfs_member") {
+        return Ok(None);
+    }
+    let Some(pool) = property(&properties, "ID_FS_LABEL_ENC").or(property(&properties, "ID_FS_LABEL")) else {
+        return Ok(None);
+    };
+    let pool = decoded(pool);
+    let is_imported = pools().names_in("")?.contains(&pool) && pools().path().join(&pool).is_dir();
+    Ok(is_imported.then_some(pool))
+}
+
+/// Is it the partition that the firmware boots from (UEFI specification, "EFI System Partition")?
+pub fn is_esp(host: &Host, number: Option<&str>) -> Result<bool, ReadError> {
+    const TYPE: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
+    let properties = udev_properties(host, number)?;
+    Ok(properties.is_some_and(|properties| property(&properties, "ID_PART_ENTRY_TYPE") == Some(TYPE)))
+}
+
+/// udev's database of a block device, as it is on disk.
+fn udev_properties(host: &Host, number: Option<&str>) -> Result<Option<String>, ReadError> {
+    let Some(number) = number else { return Ok(None) };
+    match read_text(&host.udev_block_data(number)) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A property in it: `E:NAME=VALUE`.
+fn property<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix("E:")?.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// A property of a uevent file: `NAME=VALUE`.
+pub fn uevent<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// What udev wrote with `\x20` for a space and the like (`udev_util_encode_string`).
+fn decoded(text: &str) -> String {
+    let mut parts = text.split("\\x");
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        match part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend(&part.as_bytes()[2..]);
+            }
+            None => bytes.extend(format!("\\x{part}").bytes()),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties() {
+        let text = "S:disk/by-id/x\nI:123\nE:ID_FS_TYPE=zfs_member\nE:ID_FS_LABEL_ENC=my\\x20pool\nG:systemd\n";
+        for (name, expected) in [
+            ("ID_FS_TYPE", Some("zfs_member")),
+            ("ID_FS_LABEL_ENC", Some("my\\x20pool")),
+            ("ID_FS", None),
+            ("by", None),
+        ] {
+            assert_eq!(property(text, name), expected, "{name}");
+        }
+        let text = "MAJOR=259\nDEVNAME=cciss/c0d0\nDEVTYPE=disk\n";
+        for (name, expected) in [("DEVNAME", Some("cciss/c0d0")), ("DEV", None), ("MINOR", None)] {
+            assert_eq!(uevent(text, name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn labels() {
+        for (text, expected) in [("tank", "tank"), ("a\\x20b\\x2f", "a b/"), ("a\\xzz", "a\\xzz"), ("a\\x2", "a\\x2")] {
+            assert_eq!(decoded(text), expected, "{text}");
+        }
+    }
+}
