@@ -209,6 +209,41 @@ impl Host {
         self.root.join("dev")
     }
 
+    /// A file of `/proc/net`, about the network namespace of whoever reads it.
+    pub fn network_table(&self, name: &str) -> PathBuf {
+        self.root.join("proc/net").join(name)
+    }
+
+    /// The file systems that are mounted.
+    pub fn mounts(&self) -> PathBuf {
+        self.root.join("proc/self/mountinfo")
+    }
+
+    /// Whose memory is whose.
+    pub fn memory_map(&self) -> PathBuf {
+        self.root.join("proc/iomem")
+    }
+
+    /// What NVIDIA's own driver says of a device.
+    pub fn nvidia(&self, address: Address) -> PathBuf {
+        self.root.join("proc/driver/nvidia/gpus").join(address.to_string())
+    }
+
+    /// A class of devices.
+    pub fn class(&self, name: &str) -> PathBuf {
+        self.root.join("sys/class").join(name)
+    }
+
+    /// Where the kernel's messages are sent over the network, a directory a target.
+    pub fn netconsole(&self) -> PathBuf {
+        self.root.join("sys/kernel/config/netconsole")
+    }
+
+    /// udev's link from the number of a character device, as `MAJOR:MINOR`, to its node.
+    pub fn character_device(&self, number: &str) -> PathBuf {
+        self.root.join("dev/char").join(number)
+    }
+
     /// The kernel's command line.
     pub fn kernel_command_line(&self) -> PathBuf {
         self.root.join("proc/cmdline")

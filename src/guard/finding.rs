@@ -26,6 +26,10 @@ pub enum Use {
     Tpm,
     /// Sound that plays or is recorded
     Sound,
+    /// A watchdog that is counting
+    Watchdog,
+    /// Any other device node that a process has open
+    Process,
 }
 
 impl Use {
@@ -41,6 +45,8 @@ impl Use {
             Use::Input => "input",
             Use::Tpm => "tpm",
             Use::Sound => "sound",
+            Use::Watchdog => "watchdog",
+            Use::Process => "process",
         }
     }
 
@@ -94,9 +100,10 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Something that no single command ends.
+    /// Something that no single command ends. Things name themselves; what would steer a terminal is left out.
     pub fn new(used_as: Use, message: impl Into<String>) -> Finding {
-        Finding { used_as, message: message.into(), mend: None }
+        let message = message.into().chars().filter(|c| !c.is_control()).collect();
+        Finding { used_as, message, mend: None }
     }
 
     /// The same, with the command that ends it.

@@ -2,10 +2,19 @@
 //! Who is using a device, looked up before anything is done to it.
 
 mod below;
+mod console;
 mod disk;
+mod display;
 mod finding;
+mod input;
+mod interfaces;
 mod network;
+mod nodes;
+mod patient;
+mod platform;
 mod processes;
+mod routes;
+mod session;
 mod vfio;
 
 pub use finding::{Finding, Use, Uses};
@@ -21,6 +30,13 @@ use crate::sysfs::ReadError;
 pub fn findings(host: &Host, address: Address) -> Result<Vec<Finding>, ReadError> {
     let below = below::below(host, address)?;
     let mut findings = disk::findings(host, &below)?;
+    findings.extend(session::findings(host, std::process::id(), &below)?);
+    findings.extend(network::findings(host, address, &below)?);
+    findings.extend(display::findings(host, address, &below)?);
+    findings.extend(console::findings(host, &below)?);
+    findings.extend(input::findings(host, &below)?);
+    findings.extend(platform::findings(&below)?);
+    findings.extend(nodes::findings(host, address, &below)?);
     findings.sort();
     findings.dedup();
     Ok(findings)

@@ -1,12 +1,236 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Network interfaces that would go away with their device.
+//! Network interfaces that would go away with their device, and what depends on them.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::below::Below;
+use super::finding::{Finding, Use};
+use super::interfaces::{Interfaces, OPEN_VSWITCH, text};
+use super::processes;
+use super::routes;
 use crate::address::Address;
 use crate::host::Host;
 use crate::sysfs::{Node, ReadError};
 
 /// `IFF_UP` (netdevice(7)).
 const UP: u32 = 1;
+/// How many processes are named.
+const NAMED: usize = 3;
+/// How many things are listed: there can be hundreds of VLANs.
+const LISTED: usize = 6;
+/// File systems over the network that tell the server's address, as `addr=`.
+const WITH_ADDRESS: [&str; 5] = ["nfs", "nfs4", "cifs", "smb3", "ncpfs"];
+
+/// The interfaces that are among what is below a device.
+pub fn names(below: &[Below]) -> impl Iterator<Item = &str> {
+    below.iter().filter(|below| below.subsystem == "net").map(|below| below.name.as_str())
+}
+
+/// How the interfaces below a device are used.
+pub fn findings(host: &Host, device: Address, below: &[Below]) -> Result<Vec<Finding>, ReadError> {
+    let mut findings: Vec<Finding> = elsewhere(host, device, below).into_iter().collect();
+    if names(below).next().is_some() {
+        let interfaces = Interfaces::read(host)?;
+        for name in names(below) {
+            findings.extend(use_of(host, &interfaces, name)?);
+            findings.extend(file_systems(host, &interfaces, name)?);
+        }
+    }
+    Ok(findings)
+}
+
+/// How an interface is used. One that is down is not, nor one that is up and nothing else.
+fn use_of(host: &Host, interfaces: &Interfaces, name: &str) -> Result<Option<Finding>, ReadError> {
+    if !interfaces.is_up(name)? {
+        return Ok(None);
+    }
+    let mut reasons = interfaces.belongings(name);
+    let mut has_default = interfaces.has_default_route(name);
+    let mut leave = None;
+    for upper in interfaces.all_above(name)? {
+        let mut reason = match upper.as_str() {
+            OPEN_VSWITCH => "is a port of Open vSwitch".to_string(),
+            _ => format!("is part of {}", with_kind(interfaces, &upper)),
+        };
+        let others = match is_bond(interfaces, &upper) {
+            true => others_with_carrier(interfaces, &upper, name)?,
+            false => Vec::new(),
+        };
+        let belongings = interfaces.belongings(&upper);
+        if !belongings.is_empty() {
+            reason = format!("{reason}, which {}", listed(&belongings));
+        }
+        if others.is_empty() {
+            has_default |= interfaces.has_default_route(&upper);
+        } else {
+            // What is further up is carried by these as well.
+            reason = format!("{reason} and still has {}", listed(&others));
+            leave = Some(["ip", "link", "set", "dev", name, "nomaster"]);
+        }
+        reasons.push(reason);
+        if leave.is_some() {
+            break;
+        }
+    }
+    if reasons.is_empty() {
+        reasons.extend(listeners(host, interfaces, name)?);
+    }
+    if reasons.is_empty() && interfaces.has_carrier(name)? && has_carried(interfaces, name)? {
+        reasons.push("has carried packets".to_string());
+    }
+    if reasons.is_empty() {
+        return Ok(None);
+    }
+    let finding = Finding::new(Use::Network, format!("network interface {name} is up and {}", listed(&reasons)));
+    // Nobody is told to cut the host off.
+    let mend = leave.or((!has_default).then_some(["ip", "link", "set", "dev", name, "down"]));
+    // What cannot be quoted is a NUL byte, and names have none.
+    Ok(Some(match mend.and_then(|words| shlex::try_join(words).ok()) {
+        Some(command) => finding.mended_by(command),
+        None => finding,
+    }))
+}
+
+fn is_bond(interfaces: &Interfaces, name: &str) -> bool {
+    interfaces.node(name).path().join("bonding").is_dir()
+}
+
+fn with_kind(interfaces: &Interfaces, name: &str) -> String {
+    let is_bridge = interfaces.node(name).path().join("bridge").is_dir();
+    match is_bond(interfaces, name) {
+        true => format!("bond {name}"),
+        false if is_bridge => format!("bridge {name}"),
+        false => name.to_string(),
+    }
+}
+
+/// The other parts of a bond that would carry on.
+fn others_with_carrier(interfaces: &Interfaces, bond: &str, name: &str) -> Result<Vec<String>, ReadError> {
+    let mut others = Vec::new();
+    for lower in interfaces.lowers(bond)? {
+        if lower != name && interfaces.has_carrier(&lower)? {
+            others.push(lower);
+        }
+    }
+    Ok(others)
+}
+
+/// Who gets the interface's packets as they come, without an address: packet(7).
+fn listeners(host: &Host, interfaces: &Interfaces, name: &str) -> Result<Option<String>, ReadError> {
+    let index = interfaces.node(name).read_if_there("ifindex")?.and_then(|text| text.parse().ok());
+    let sockets = routes::packet_sockets(&text(host.network_table("packet"))?);
+    let sockets: Vec<String> = sockets
+        .into_iter()
+        .filter(|(interface, _)| Some(*interface) == index)
+        .map(|(_, inode)| format!("socket:[{inode}]"))
+        .collect();
+    if sockets.is_empty() {
+        return Ok(None);
+    }
+    let openers = processes::openers(host, |target| sockets.iter().any(|socket| target == Path::new(socket)));
+    let mut readers: Vec<String> =
+        openers.iter().take(NAMED).map(|opener| format!("{} (pid {})", opener.command, opener.pid)).collect();
+    readers.dedup();
+    Ok(Some(match readers.is_empty() {
+        true => "has a packet socket".to_string(),
+        false => format!("has a packet socket of {}", listed(&readers)),
+    }))
+}
+
+fn has_carried(interfaces: &Interfaces, name: &str) -> Result<bool, ReadError> {
+    for direction in ["rx_packets", "tx_packets"] {
+        let count = interfaces.node(name).read_if_there(&format!("statistics/{direction}"))?;
+        if count.is_some_and(|count| count != "0") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// sysfs shows the interfaces of the reader's own network namespace (`net/core/net-sysfs.c`, `net_ns_type_operations`): the
+/// directory of the others is there, and empty.
+fn elsewhere(host: &Host, device: Address, below: &[Below]) -> Option<Finding> {
+    let others = below.iter().filter(|below| below.subsystem != "net").map(|below| below.path.clone());
+    let is_empty = |directory: &Path| fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
+    if ![host.device(device)].into_iter().chain(others).any(|path| is_empty(&path.join("net"))) {
+        return None;
+    }
+    let owners = namespaces(host);
+    let whose = match owners.is_empty() {
+        true => String::new(),
+        false => format!(", perhaps that of {}", owners.into_iter().take(NAMED).collect::<Vec<_>>().join(" or ")),
+    };
+    Some(Finding::new(Use::Network, format!("its network interface is in another network namespace{whose}")))
+}
+
+/// The other network namespaces that processes are in, each by the first process there.
+fn namespaces(host: &Host) -> Vec<String> {
+    let of = |process: &Path| fs::read_link(process.join("ns/net")).ok();
+    let Some(ours) = of(&host.processes().join("self")) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(host.processes()) else { return Vec::new() };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut pids: Vec<u32> = numbers.collect();
+    pids.sort_unstable();
+    let mut owners = BTreeMap::new();
+    for pid in pids {
+        let process = host.processes().join(pid.to_string());
+        if let Some(namespace) = of(&process).filter(|namespace| *namespace != ours) {
+            owners.entry(namespace).or_insert_with(|| (pid, processes::command(&process)));
+        }
+    }
+    let mut owners: Vec<(u32, String)> = owners.into_values().collect();
+    owners.sort_unstable();
+    owners.into_iter().map(|(pid, command)| format!("{command} (pid {pid})")).collect()
+}
+
+/// File systems that come over the network through an interface.
+fn file_systems(host: &Host, interfaces: &Interfaces, name: &str) -> Result<Vec<Finding>, ReadError> {
+    let mut findings = Vec::new();
+    for mount in remote_mounts(&text(host.mounts())?) {
+        let Some(user) = interfaces.way(None, mount.server) else { continue };
+        if let Some(how) = interfaces.goes_through(user, name)? {
+            let used_as = if mount.at == "/" { Use::RootDisk } else { Use::Disk };
+            let Mount { at, kind, server } = mount;
+            findings.push(Finding::new(used_as, format!("{kind} file system on {at} comes from {server} by {how}")));
+        }
+    }
+    Ok(findings)
+}
+
+/// A file system from another host.
+#[derive(PartialEq, Eq, Debug)]
+struct Mount {
+    at: String,
+    kind: String,
+    server: IpAddr,
+}
+
+/// Those of `/proc/self/mountinfo` (proc_pid_mountinfo(5)) that name their server by address.
+fn remote_mounts(text: &str) -> Vec<Mount> {
+    let mount = |line: &str| -> Option<Mount> {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let at = mount.split(' ').nth(4)?;
+        let mut fields = file_system.split(' ');
+        let kind = fields.next().filter(|kind| WITH_ADDRESS.contains(kind))?;
+        let server = fields.nth(1)?.split(',').find_map(|option| option.strip_prefix("addr="))?;
+        Some(Mount { at: at.to_string(), kind: kind.to_string(), server: server.parse().ok()? })
+    };
+    text.lines().filter_map(mount).collect()
+}
+
+fn listed(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [first @ .., _] if words.len() > LISTED => {
+            format!("{} and {} more", first[..LISTED - 1].join(", "), words.len() + 1 - LISTED)
+        }
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
 
 /// How a device is in use as a network interface, in words for each; none where its interfaces are down.
 pub fn interfaces_in_use(host: &Host, device: Address) -> Result<Vec<String>, ReadError> {

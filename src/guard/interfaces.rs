@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Network interfaces of our namespace, how they are stacked, and what leads through them.
+//!
+//! Of their attributes only those are read that wait for no lock: `carrier`, `speed` and all of `bonding/` take the one that a
+//! stuck driver may hold (`net/core/net-sysfs.c`), `flags`, `operstate`, `ifindex` and the links do not.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::routes::{self, Route};
+use crate::host::Host;
+use crate::sysfs::{Node, ReadError};
+
+/// `IFF_UP` (netdevice(7)).
+const UP: u32 = 1;
+/// Open vSwitch's datapath, the master of all its ports (`net/openvswitch/vport-netdev.c`).
+pub const OPEN_VSWITCH: &str = "ovs-system";
+
+/// All that is known of them before one is asked about.
+#[derive(Debug)]
+pub struct Interfaces<'a> {
+    host: &'a Host,
+    /// Where they lead.
+    pub routes: Vec<Route>,
+    /// IPv6 addresses, but for those of a link alone.
+    addresses: Vec<(String, IpAddr)>,
+}
+
+impl<'a> Interfaces<'a> {
+    /// Reads routes and addresses.
+    pub fn read(host: &'a Host) -> Result<Interfaces<'a>, ReadError> {
+        let table = |name| text(host.network_table(name));
+        let mut routes = routes::ipv4_routes(&table("route")?);
+        routes.extend(routes::ipv6_routes(&table("ipv6_route")?));
+        let addresses = routes::ipv6_addresses(&table("if_inet6")?);
+        let addresses = addresses.into_iter().map(|(name, address)| (name, address.into())).collect();
+        Ok(Interfaces { host, routes, addresses })
+    }
+
+    /// An interface's attributes.
+    pub fn node(&self, name: &str) -> Node {
+        Node::new(self.host.class("net").join(name))
+    }
+
+    /// Has it been set up?
+    pub fn is_up(&self, name: &str) -> Result<bool, ReadError> {
+        let flags = self.node(name).read_if_there("flags")?;
+        let flags = flags.and_then(|text| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok());
+        Ok(flags.is_some_and(|flags| flags & UP != 0))
+    }
+
+    /// Is it up, and is the other end there? Some drivers do not tell.
+    pub fn has_carrier(&self, name: &str) -> Result<bool, ReadError> {
+        let state = self.node(name).read_if_there("operstate")?;
+        Ok(self.is_up(name)? && matches!(state.as_deref(), Some("up" | "unknown")))
+    }
+
+    /// Is it made of software alone?
+    pub fn is_virtual(&self, name: &str) -> bool {
+        let node = self.node(name);
+        node.path().is_dir() && !node.path().join("device").exists()
+    }
+
+    /// What has it as a part, directly: bridges, bonds, VLANs and the like.
+    fn uppers(&self, name: &str) -> Result<Vec<String>, ReadError> {
+        let node = self.node(name);
+        let mut uppers: Vec<String> = node.link_name("master")?.into_iter().collect();
+        for upper in stacked(&node, "upper_")? {
+            if !uppers.contains(&upper) {
+                uppers.push(upper);
+            }
+        }
+        Ok(uppers)
+    }
+
+    /// What it has as parts, directly.
+    pub fn lowers(&self, name: &str) -> Result<Vec<String>, ReadError> {
+        stacked(&self.node(name), "lower_")
+    }
+
+    /// All that is made of it, the nearest first.
+    pub fn all_above(&self, name: &str) -> Result<Vec<String>, ReadError> {
+        closure(name, |name| self.uppers(name))
+    }
+
+    /// All that it is made of, the nearest first.
+    pub fn all_below(&self, name: &str) -> Result<Vec<String>, ReadError> {
+        closure(name, |name| self.lowers(name))
+    }
+
+    /// Does a default route lead through it?
+    pub fn has_default_route(&self, name: &str) -> bool {
+        self.routes.iter().any(|route| route.is_default() && route.interface == name)
+    }
+
+    /// What it has of routes and addresses, in words; nothing that every interface has.
+    pub fn belongings(&self, name: &str) -> Vec<String> {
+        let ours = || self.routes.iter().filter(|route| route.interface == name);
+        let addresses: Vec<IpAddr> =
+            self.addresses.iter().filter(|(interface, _)| interface == name).map(|(_, address)| *address).collect();
+        let mut words = Vec::new();
+        if self.has_default_route(name) {
+            let is_only = self.routes.iter().all(|route| !route.is_default() || route.interface == name);
+            words.push(format!("has {} default route", if is_only { "the" } else { "a" }));
+        }
+        words.extend(first_of("has the address", addresses.iter().map(IpAddr::to_string)));
+        // The network of an address that was named says nothing more.
+        let is_said = |route: &Route| {
+            addresses.iter().any(|&address| routes::route_to(std::slice::from_ref(route), address).is_some())
+        };
+        let further = ours().filter(|route| !route.is_default() && !route.is_of_link() && !is_said(route));
+        words.extend(first_of("has a route to", further.map(|route| format!("{}/{}", route.network, route.prefix))));
+        words
+    }
+
+    /// By which interface packets to `peer` leave, and those for `local` come in.
+    pub fn way(&self, local: Option<IpAddr>, peer: IpAddr) -> Option<&str> {
+        let has = |local: IpAddr| self.addresses.iter().find(|(_, address)| *address == local);
+        let by_address = local.and_then(has).map(|(name, _)| name.as_str());
+        // The network of a local address is that of its interface.
+        let near = |local: IpAddr| routes::route_to(&self.routes, local).filter(|route| !route.is_default());
+        let by_network = || local.and_then(near);
+        let by_route = || routes::route_to(&self.routes, peer);
+        let loopback = || (peer.is_loopback()).then_some("lo");
+        by_address.or_else(loopback).or_else(|| by_network().or_else(by_route).map(|route| route.interface.as_str()))
+    }
+
+    /// Does what goes by the interface `user` go through `part`, as far as can be told? In words how.
+    pub fn goes_through(&self, user: &str, part: &str) -> Result<Option<String>, ReadError> {
+        if user == part {
+            return Ok(Some(user.to_string()));
+        }
+        let parts = self.all_below(user)?;
+        if parts.iter().any(|lower| lower == part) {
+            return Ok(Some(format!("{user}, which {part} is part of")));
+        }
+        // A tunnel, a switch's port, or ourselves: what carries it is not linked to it.
+        if parts.is_empty() && self.is_virtual(user) {
+            let above = self.all_above(part)?;
+            let is_port = above.iter().any(|upper| upper == OPEN_VSWITCH);
+            if is_port
+                || [part].into_iter().chain(above.iter().map(String::as_str)).any(|name| self.has_default_route(name))
+            {
+                return Ok(Some(format!("{user}, and that perhaps by {part}")));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A file of /proc; empty where it is not there, as without IPv6.
+pub fn text(path: PathBuf) -> Result<String, ReadError> {
+    match fs::read(&path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(source) => Err(ReadError { path, source }),
+    }
+}
+
+fn stacked(node: &Node, prefix: &str) -> Result<Vec<String>, ReadError> {
+    let names = node.names_in("")?;
+    Ok(names.iter().filter_map(|name| name.strip_prefix(prefix)).map(str::to_string).collect())
+}
+
+fn closure(start: &str, next: impl Fn(&str) -> Result<Vec<String>, ReadError>) -> Result<Vec<String>, ReadError> {
+    let mut found = vec![start.to_string()];
+    let mut at = 0;
+    while let Some(name) = found.get(at).cloned() {
+        for name in next(&name)? {
+            if !found.contains(&name) {
+                found.push(name);
+            }
+        }
+        at += 1;
+    }
+    Ok(found.split_off(1))
+}
+
+fn first_of(verb: &str, mut things: impl Iterator<Item = String>) -> Option<String> {
+    let first = things.next()?;
+    Some(match things.count() {
+        0 => format!("{verb} {first}"),
+        more => format!("{verb} {first} and {more} more"),
+    })
+}
