@@ -16,11 +16,18 @@ use crate::sysfs::{Node, ReadError};
 const BOOT_FRAMEBUFFERS: [&str; 10] =
     ["BOOTFB", "efifb", "vesafb", "simplefb", "simpledrm", "efidrm", "vesadrm", "ofdrm", "offb", "simple-framebuffer"];
 
+/// `PCI_BASE_CLASS_DISPLAY` (`include/linux/pci_ids.h`).
+const DISPLAY: &str = "0x03";
+
 /// Where the kernel's console is shown, if it is on the device.
 pub fn findings(host: &Host, device: Address, below: &[Below]) -> Result<Vec<Finding>, ReadError> {
+    let node = Node::new(host.device(device));
+    if node.read_if_there("class")?.is_none_or(|class| !class.starts_with(DISPLAY)) {
+        return Ok(Vec::new());
+    }
     let framebuffers: Vec<&str> = numbered(below.iter().filter(|b| b.subsystem == "graphics").map(|b| b.name.as_str()));
     let boot = boot_framebuffer(&text(host.memory_map())?, device);
-    let is_vga = Node::new(host.device(device)).read_if_there("boot_vga")?.as_deref() == Some("1");
+    let is_vga = node.read_if_there("boot_vga")?.as_deref() == Some("1");
     if framebuffers.is_empty() && boot.is_none() && !is_vga {
         return Ok(Vec::new());
     }

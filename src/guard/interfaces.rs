@@ -129,6 +129,9 @@ impl<'a> Interfaces<'a> {
 
     /// Does what goes by the interface `user` go through `part`, as far as can be told? In words how.
     pub fn goes_through(&self, user: &str, part: &str) -> Result<Option<String>, ReadError> {
+        if !self.is_up(part)? {
+            return Ok(None);
+        }
         if user == part {
             return Ok(Some(user.to_string()));
         }

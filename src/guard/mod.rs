@@ -15,6 +15,8 @@ mod platform;
 mod processes;
 mod routes;
 mod session;
+#[cfg(test)]
+mod tests;
 mod vfio;
 
 pub use finding::{Finding, Use, Uses};
@@ -28,9 +30,14 @@ use crate::sysfs::ReadError;
 /// What this host would lose if the device went from its native driver, the most harmful first. What VFIO users hold is
 /// not among it: see [`holders`].
 pub fn findings(host: &Host, address: Address) -> Result<Vec<Finding>, ReadError> {
+    findings_for(host, address, std::process::id())
+}
+
+/// The same, asked for by a process.
+fn findings_for(host: &Host, address: Address, pid: u32) -> Result<Vec<Finding>, ReadError> {
     let below = below::below(host, address)?;
     let mut findings = disk::findings(host, &below)?;
-    findings.extend(session::findings(host, std::process::id(), &below)?);
+    findings.extend(session::findings(host, pid, &below)?);
     findings.extend(network::findings(host, address, &below)?);
     findings.extend(display::findings(host, address, &below)?);
     findings.extend(console::findings(host, &below)?);

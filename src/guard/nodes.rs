@@ -20,7 +20,7 @@ const NAMED: usize = 8;
 pub fn findings(host: &Host, device: Address, below: &[Below]) -> Result<Vec<Finding>, ReadError> {
     let mut nodes = BTreeMap::new();
     for below in below {
-        let Some(used_as) = use_of(&below.subsystem) else { continue };
+        let Some(used_as) = use_of(below) else { continue };
         let Some(number) = below.number()? else { continue };
         nodes.extend(node(host, &number).map(|node| (node, used_as)));
     }
@@ -43,8 +43,8 @@ pub fn findings(host: &Host, device: Address, below: &[Below]) -> Result<Vec<Fin
 }
 
 /// What an open node of a class or bus is; `None` where others look after it, or where it says nothing.
-fn use_of(subsystem: &str) -> Option<Use> {
-    match subsystem {
+fn use_of(below: &Below) -> Option<Use> {
+    match below.subsystem.as_str() {
         // Disks.
         "block" | "bsg" | "nvme" | "nvme-generic" | "nvme-subsystem" | "scsi_generic" => None,
         // Open on every desktop; and the only keyboard is looked for.
@@ -53,6 +53,8 @@ fn use_of(subsystem: &str) -> Option<Use> {
         "tpm" | "tpmrm" | "watchdog" => None,
         "vfio" | "vfio-dev" => None,
         "drm" | "graphics" | "accel" => Some(Use::Display),
+        // The mixer is open wherever there is a desktop, whether it plays or not.
+        "sound" if below.name.starts_with("control") => None,
         "sound" => Some(Use::Sound),
         "tty" => Some(Use::Console),
         "infiniband_verbs" | "infiniband_mad" | "infiniband_cm" | "ptp" | "wwan" => Some(Use::Network),
