@@ -34,9 +34,13 @@ impl Below {
 
 /// All of it, sorted by path; nothing where the device is not there. Only names and links are read.
 pub fn below(host: &Host, address: Address) -> Result<Vec<Below>, ReadError> {
-    let root = host.device(address);
+    under(&host.device(address))
+}
+
+/// The same of any directory of a device.
+pub fn under(root: &Path) -> Result<Vec<Below>, ReadError> {
     let mut found = Vec::new();
-    let mut entries = WalkDir::new(&root).min_depth(1).sort_by_file_name().into_iter();
+    let mut entries = WalkDir::new(root).min_depth(1).sort_by_file_name().into_iter();
     while let Some(entry) = entries.next() {
         // What goes away meanwhile is no longer in use.
         let Ok(entry) = entry else { continue };

@@ -13,6 +13,7 @@ mod nodes;
 mod patient;
 mod platform;
 mod processes;
+mod remote;
 mod routes;
 mod session;
 #[cfg(test)]
@@ -36,7 +37,8 @@ pub fn findings(host: &Host, address: Address) -> Result<Vec<Finding>, ReadError
 /// The same, asked for by a process.
 fn findings_for(host: &Host, address: Address, pid: u32) -> Result<Vec<Finding>, ReadError> {
     let below = below::below(host, address)?;
-    let mut findings = disk::findings(host, &below)?;
+    let disks = [below.clone(), remote::disks(host, &below)?].concat();
+    let mut findings = disk::findings(host, &disks)?;
     findings.extend(session::findings(host, pid, &below)?);
     findings.extend(network::findings(host, address, &below)?);
     findings.extend(display::findings(host, address, &below)?);

@@ -524,3 +524,46 @@ fn what_the_machine_relies_on() {
     assert!(tree.found(OTHER).is_empty());
     assert!(tree.found("0000:99:00.0").is_empty());
 }
+
+#[test]
+#[cfg(target_endian = "little")]
+fn disks_of_other_hosts() {
+    let disks = |tree: &Tree, device: &str| -> Vec<String> {
+        let below = below::below(&tree.host, device.parse().unwrap()).unwrap();
+        let disks = remote::disks(&tree.host, &below).unwrap();
+        disks.into_iter().filter(|below| below.subsystem == "block").map(|below| below.name).collect()
+    };
+    let tree = Tree::new();
+    tree.interface(NIC, "eth0", UP, "up").interface(OTHER, "eth1", UP, "up").routes(&[&near("eth0"), &default("eth1")]);
+    for (session, address, disk) in [("session1", "192.0.2.9", "sda"), ("session2", "203.0.113.9", "sdb")] {
+        let connection = format!("{session}/connection/iscsi_connection/connection-{session}");
+        tree.object("platform/host3", &connection, "iscsi_connection", &[("persistent_address", address)]);
+        tree.object("platform/host3", &format!("{session}/target3:0:0/3:0:0:0/block/{disk}"), "block", &[]);
+        tree.object("platform/host3", &format!("{session}/target3:0:0/3:0:0:0/block/{disk}/{disk}1"), "block", &[]);
+    }
+    // With and without a disk that may have several paths; and one that has two.
+    for (name, transport, address) in [
+        ("nvme0", "tcp", "192.0.2.9"),
+        ("nvme1", "tcp", "192.0.2.9"),
+        ("nvme2", "rdma", "192.0.2.10"),
+        ("nvme3", "tcp", "203.0.113.9"),
+        ("nvme4", "pcie", "0000:05:00.0"),
+    ] {
+        let address = if transport == "pcie" { address.to_string() } else { format!("traddr={address},trsvcid=4420") };
+        tree.object("virtual", &format!("fabrics/{name}"), "nvme", &[("transport", transport), ("address", &address)]);
+    }
+    tree.object("virtual", "fabrics/nvme0/nvme0n1", "block", &[]);
+    for (subsystem, disk, controllers) in
+        [("nvme-subsys1", "nvme1n1", &["nvme1"][..]), ("nvme-subsys2", "nvme2n1", &["nvme2", "nvme3"])]
+    {
+        tree.object("virtual", &format!("subsystem/{subsystem}"), "nvme-subsystem", &[]);
+        tree.object("virtual", &format!("subsystem/{subsystem}/{disk}"), "block", &[]);
+        for controller in controllers {
+            tree.link(&format!("sys/devices/virtual/subsystem/{subsystem}/{controller}"), "elsewhere");
+        }
+    }
+    assert_eq!(disks(&tree, NIC), ["sda", "sda1", "nvme0n1", "nvme1n1"]);
+    assert_eq!(disks(&tree, OTHER), ["sdb", "sdb1"]);
+    tree.file("sys/class/net/eth0/flags", DOWN);
+    assert!(disks(&tree, NIC).is_empty());
+}

@@ -45,8 +45,11 @@ WITHOUT_CLOSURE = ["dpdk"]
 
 # Modules of test devices, and what the tests load, with all they depend on. The tables stay those of the whole kernel.
 MODULES = [
+    "8021q",
     "ahci",
     "autofs4",
+    "bonding",
+    "bridge",
     "dm-mod",
     "e1000",
     "e1000e",
