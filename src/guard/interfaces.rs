@@ -76,7 +76,7 @@ impl<'a> Interfaces<'a> {
     }
 
     /// What it has as parts, directly.
-    pub fn lowers(&self, name: &str) -> Result<Vec<String>, ReadError> {
+    fn lowers(&self, name: &str) -> Result<Vec<String>, ReadError> {
         stacked(&self.node(name), "lower_")
     }
 
@@ -85,14 +85,39 @@ impl<'a> Interfaces<'a> {
         closure(name, |name| self.uppers(name))
     }
 
-    /// All that it is made of, the nearest first.
-    pub fn all_below(&self, name: &str) -> Result<Vec<String>, ReadError> {
-        closure(name, |name| self.lowers(name))
-    }
-
     /// Does a default route lead through it?
     pub fn has_default_route(&self, name: &str) -> bool {
         self.routes.iter().any(|route| route.is_default() && route.interface == name)
+    }
+
+    /// Is it a bond?
+    pub fn is_bond(&self, name: &str) -> bool {
+        self.node(name).path().join("bonding").is_dir()
+    }
+
+    /// The other parts of a bond that would carry on without `part`; none if it is no bond.
+    pub fn carry_on(&self, bond: &str, part: &str) -> Result<Vec<String>, ReadError> {
+        let mut others = Vec::new();
+        if self.is_bond(bond) {
+            let above = self.all_above(part)?;
+            for lower in self.lowers(bond)? {
+                if lower != part && !above.contains(&lower) && self.has_carrier(&lower)? {
+                    others.push(lower);
+                }
+            }
+        }
+        Ok(others)
+    }
+
+    /// Would `upper` be lost with its `part`, and no bond between them carry on? `above` is all that is made of the part.
+    fn is_lost(&self, upper: &str, part: &str, above: &[String]) -> Result<bool, ReadError> {
+        for bond in above {
+            let is_between = bond == upper || self.all_above(bond)?.iter().any(|name| name == upper);
+            if is_between && !self.carry_on(bond, part)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// What it has of routes and addresses, in words; nothing that every interface has.
@@ -103,15 +128,15 @@ impl<'a> Interfaces<'a> {
         let mut words = Vec::new();
         if self.has_default_route(name) {
             let is_only = self.routes.iter().all(|route| !route.is_default() || route.interface == name);
-            words.push(format!("has {} default route", if is_only { "the" } else { "a" }));
+            words.push(format!("{} default route", if is_only { "the" } else { "a" }));
         }
-        words.extend(first_of("has the address", addresses.iter().map(IpAddr::to_string)));
+        words.extend(first_of("the address", addresses.iter().map(IpAddr::to_string)));
         // The network of an address that was named says nothing more.
         let is_said = |route: &Route| {
             addresses.iter().any(|&address| routes::route_to(std::slice::from_ref(route), address).is_some())
         };
         let further = ours().filter(|route| !route.is_default() && !route.is_of_link() && !is_said(route));
-        words.extend(first_of("has a route to", further.map(|route| format!("{}/{}", route.network, route.prefix))));
+        words.extend(first_of("a route to", further.map(|route| format!("{}/{}", route.network, route.prefix))));
         words
     }
 
@@ -127,7 +152,7 @@ impl<'a> Interfaces<'a> {
         by_address.or_else(loopback).or_else(|| by_network().or_else(by_route).map(|route| route.interface.as_str()))
     }
 
-    /// Does what goes by the interface `user` go through `part`, as far as can be told? In words how.
+    /// Would what goes by the interface `user` be lost with `part`, as far as can be told? In words how it goes.
     pub fn goes_through(&self, user: &str, part: &str) -> Result<Option<String>, ReadError> {
         if !self.is_up(part)? {
             return Ok(None);
@@ -135,19 +160,18 @@ impl<'a> Interfaces<'a> {
         if user == part {
             return Ok(Some(user.to_string()));
         }
-        let parts = self.all_below(user)?;
-        if parts.iter().any(|lower| lower == part) {
-            return Ok(Some(format!("{user}, which {part} is part of")));
+        let above = self.all_above(part)?;
+        if above.iter().any(|upper| upper == user) {
+            let is_lost = self.is_lost(user, part, &above)?;
+            return Ok(is_lost.then(|| format!("{user}, which {part} is part of")));
         }
         // A tunnel, a switch's port, or ourselves: what carries it is not linked to it.
-        if parts.is_empty() && self.is_virtual(user) {
-            let above = self.all_above(part)?;
-            let is_port = above.iter().any(|upper| upper == OPEN_VSWITCH);
-            if is_port
-                || [part].into_iter().chain(above.iter().map(String::as_str)).any(|name| self.has_default_route(name))
-            {
-                return Ok(Some(format!("{user}, and that perhaps by {part}")));
+        if self.is_virtual(user) && self.lowers(user)?.is_empty() {
+            let mut carries = self.has_default_route(part) || above.iter().any(|upper| upper == OPEN_VSWITCH);
+            for upper in above.iter().filter(|upper| self.has_default_route(upper)) {
+                carries |= self.is_lost(upper, part, &above)?;
             }
+            return Ok(carries.then(|| format!("{user}, and that perhaps by {part}")));
         }
         Ok(None)
     }
@@ -181,10 +205,10 @@ fn closure(start: &str, next: impl Fn(&str) -> Result<Vec<String>, ReadError>) -
     Ok(found.split_off(1))
 }
 
-fn first_of(verb: &str, mut things: impl Iterator<Item = String>) -> Option<String> {
+fn first_of(what: &str, mut things: impl Iterator<Item = String>) -> Option<String> {
     let first = things.next()?;
     Some(match things.count() {
-        0 => format!("{verb} {first}"),
-        more => format!("{verb} {first} and {more} more"),
+        0 => format!("{what} {first}"),
+        more => format!("{what} {first} and {more} more"),
     })
 }

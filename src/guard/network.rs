@@ -47,7 +47,11 @@ fn use_of(host: &Host, interfaces: &Interfaces, name: &str) -> Result<Option<Fin
     if !interfaces.is_up(name)? {
         return Ok(None);
     }
-    let mut reasons = interfaces.belongings(name);
+    let mut reasons = Vec::new();
+    let belongings = interfaces.belongings(name);
+    if !belongings.is_empty() {
+        reasons.push(format!("has {}", listed(&belongings)));
+    }
     let mut has_default = interfaces.has_default_route(name);
     let mut leave = None;
     for upper in interfaces.all_above(name)? {
@@ -55,13 +59,10 @@ fn use_of(host: &Host, interfaces: &Interfaces, name: &str) -> Result<Option<Fin
             OPEN_VSWITCH => "is a port of Open vSwitch".to_string(),
             _ => format!("is part of {}", with_kind(interfaces, &upper)),
         };
-        let others = match is_bond(interfaces, &upper) {
-            true => others_with_carrier(interfaces, &upper, name)?,
-            false => Vec::new(),
-        };
+        let others = interfaces.carry_on(&upper, name)?;
         let belongings = interfaces.belongings(&upper);
         if !belongings.is_empty() {
-            reason = format!("{reason}, which {}", listed(&belongings));
+            reason = format!("{reason}, which has {}", listed(&belongings));
         }
         if others.is_empty() {
             has_default |= interfaces.has_default_route(&upper);
@@ -94,28 +95,13 @@ fn use_of(host: &Host, interfaces: &Interfaces, name: &str) -> Result<Option<Fin
     }))
 }
 
-fn is_bond(interfaces: &Interfaces, name: &str) -> bool {
-    interfaces.node(name).path().join("bonding").is_dir()
-}
-
 fn with_kind(interfaces: &Interfaces, name: &str) -> String {
     let is_bridge = interfaces.node(name).path().join("bridge").is_dir();
-    match is_bond(interfaces, name) {
+    match interfaces.is_bond(name) {
         true => format!("bond {name}"),
         false if is_bridge => format!("bridge {name}"),
         false => name.to_string(),
     }
-}
-
-/// The other parts of a bond that would carry on.
-fn others_with_carrier(interfaces: &Interfaces, bond: &str, name: &str) -> Result<Vec<String>, ReadError> {
-    let mut others = Vec::new();
-    for lower in interfaces.lowers(bond)? {
-        if lower != name && interfaces.has_carrier(&lower)? {
-            others.push(lower);
-        }
-    }
-    Ok(others)
 }
 
 /// Who gets the interface's packets as they come, without an address: packet(7).

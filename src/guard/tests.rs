@@ -141,10 +141,8 @@ fn what_an_interface_carries() {
     let tree = Tree::new();
     tree.interface(NIC, "eth0", UP, "up").routes(&[&near("eth0"), &default("eth0")]);
     tree.file("proc/net/if_inet6", "fd000000000000000000000000000002 04 40 00 82     eth0");
-    tree.finds(&[
-        "network: network interface eth0 is up and has the default route, has the address fd00::2 and has a route \
-                  to 192.0.2.0/24",
-    ]);
+    tree.finds(&["network: network interface eth0 is up and has the default route, the address fd00::2 and a route \
+                  to 192.0.2.0/24"]);
 
     let tree = Tree::new();
     tree.interface(NIC, "eth0", UP, "down")
@@ -184,7 +182,7 @@ fn what_an_interface_is_part_of() {
     tree.file("sys/class/net/bond0/bonding/slaves", "").file("sys/class/net/br0/bridge/bridge_id", "");
     tree.routes(&[&near("br0"), &default("br0")]);
     let expected = "network: network interface eth0 is up and is part of bond bond0, is part of bond0.5 and is part of bridge \
-                    br0, which has the default route and has a route to 192.0.2.0/24";
+                    br0, which has the default route and a route to 192.0.2.0/24";
     tree.finds(&[expected]);
     // Another one in the bond that cannot carry it.
     tree.interface(OTHER, "eth1", UP, "down").stack("eth1", "bond0");
@@ -194,6 +192,16 @@ fn what_an_interface_is_part_of() {
     let lesser = "network: network interface eth0 is up and is part of bond bond0 and still has eth1 | ip link set dev eth0 \
                   nomaster";
     tree.finds(&[lesser]);
+    // A VLAN of its own in the bond is no other one.
+    let tree = Tree::new();
+    tree.interface(NIC, "eth0", UP, "up")
+        .interface("virtual", "eth0.5", UP, "up")
+        .interface("virtual", "bond0", UP, "up");
+    tree.stack("eth0", "eth0.5").stack("eth0.5", "bond0").file("sys/class/net/bond0/bonding/slaves", "");
+    tree.finds(&[
+        "network: network interface eth0 is up and is part of eth0.5 and is part of bond bond0 | ip link set dev eth0 \
+                  down",
+    ]);
 
     let tree = Tree::new();
     tree.interface(NIC, "eth0", UP, "down").link("sys/class/net/eth0/master", "../../../virtual/net/ovs-system");
@@ -331,6 +339,16 @@ fn the_session_through_other_interfaces() {
     // One that is down carries nothing.
     tree.file("sys/class/net/eth0/flags", DOWN);
     assert_eq!(session(&tree, NIC), None);
+    // A bond that carries on without it.
+    let tree = logged_in(told);
+    tree.interface("virtual", "bond0", UP, "up").stack("eth0", "bond0").routes(&[&near("bond0"), &default("bond0")]);
+    tree.file("sys/class/net/bond0/bonding/slaves", "");
+    let expected = "session: this SSH session (from 192.0.2.7) comes in by bond0, which eth0 is part of";
+    assert_eq!(session(&tree, NIC).as_deref(), Some(expected));
+    tree.stack("eth1", "bond0");
+    assert_eq!(session(&tree, NIC), None);
+    tree.file("sys/class/net/eth1/operstate", "down");
+    assert_eq!(session(&tree, NIC).as_deref(), Some(expected));
     // A tunnel: what it goes through is not linked to it, but the default route is likely.
     let tree = logged_in(told);
     tree.interface("virtual", "wg0", UP, "unknown").routes(&[&near("wg0"), &default("eth1")]);

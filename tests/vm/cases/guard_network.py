@@ -67,6 +67,7 @@ def network(vm):
             vm.wait(f"{other} is up", f"grep -q up /sys/class/net/{other}/operstate")
             (finding,) = refused(["network"], f"and still has {other}")
             equal("what ends it", finding["mend"], f"ip link set dev {name} nomaster")
+            refused(["network"], f"and still has {other}", command=over_ssh)
         vm.ok("ip link delete top")
     vm.ok(f"ip link set {other} down")
 
