@@ -25,17 +25,17 @@ pub fn findings(host: &Host, device: Address, below: &[Below]) -> Result<Vec<Fin
     if node.read_if_there("class")?.is_none_or(|class| !class.starts_with(DISPLAY)) {
         return Ok(Vec::new());
     }
-    let framebuffers: Vec<&str> = numbered(below.iter().filter(|b| b.subsystem == "graphics").map(|b| b.name.as_str()));
+    let framebuffers = || below.iter().filter(|below| below.subsystem == "graphics").map(|below| below.name.as_str());
     let boot = boot_framebuffer(&text(host.memory_map())?, device);
     let is_vga = node.read_if_there("boot_vga")?.as_deref() == Some("1");
-    if framebuffers.is_empty() && boot.is_none() && !is_vga {
+    if framebuffers().next().is_none() && boot.is_none() && !is_vga {
         return Ok(Vec::new());
     }
     let all = Node::new(host.class("graphics")).names_in("")?;
     // The console is on the first framebuffer until somebody moves it (`drivers/video/fbdev/core/fbcon.c`,
     // `con2fb_map_boot`); only the node's own ioctl tells where to.
-    let first = numbered(all.iter().map(String::as_str)).first().copied();
-    let on = match (&boot, first.filter(|first| framebuffers.contains(first))) {
+    let first = first_framebuffer(all.iter().map(String::as_str));
+    let on = match (&boot, first.filter(|first| framebuffers().any(|name| name == *first))) {
         (Some(name), _) => Some(format!("the firmware's framebuffer, {name}")),
         (None, Some(name)) if is_to_be_seen(below)? => Some(name.to_string()),
         _ => None,
@@ -92,12 +92,10 @@ fn bound_consoles(host: &Host) -> Result<Vec<Console>, ReadError> {
     Ok(bound)
 }
 
-/// `fb0`, `fb1`, … of some names, in order.
-fn numbered<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+/// The first of `fb0`, `fb1`, … among some names.
+fn first_framebuffer<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let number = |name: &str| name.strip_prefix("fb").and_then(|number| number.parse::<u32>().ok());
-    let mut found: Vec<(u32, &str)> = names.filter_map(|name| Some((number(name)?, name))).collect();
-    found.sort_unstable();
-    found.into_iter().map(|(_, name)| name).collect()
+    names.filter_map(|name| Some((number(name)?, name))).min().map(|(_, name)| name)
 }
 
 /// The device's connectors, and for each what is known of it; both attributes are what the kernel has in mind, and reading

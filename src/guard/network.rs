@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Network interfaces that would go away with their device, and what depends on them.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -160,16 +159,16 @@ fn namespaces(host: &Host) -> Vec<String> {
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut pids: Vec<u32> = numbers.collect();
     pids.sort_unstable();
-    let mut owners = BTreeMap::new();
+    let mut seen = vec![ours];
+    let mut owners = Vec::new();
     for pid in pids {
         let process = host.processes().join(pid.to_string());
-        if let Some(namespace) = of(&process).filter(|namespace| *namespace != ours) {
-            owners.entry(namespace).or_insert_with(|| (pid, processes::command(&process)));
+        if let Some(namespace) = of(&process).filter(|namespace| !seen.contains(namespace)) {
+            owners.push(format!("{} (pid {pid})", processes::command(&process)));
+            seen.push(namespace);
         }
     }
-    let mut owners: Vec<(u32, String)> = owners.into_values().collect();
-    owners.sort_unstable();
-    owners.into_iter().map(|(pid, command)| format!("{command} (pid {pid})")).collect()
+    owners
 }
 
 /// File systems that come over the network through an interface.

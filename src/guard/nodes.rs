@@ -2,7 +2,6 @@
 //! Device nodes that processes have open: screens and compute engines, sound, serial lines, cameras, USB devices given to a
 //! guest, and whatever else drivers make nodes for.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -18,7 +17,7 @@ const NAMED: usize = 8;
 
 /// Who has nodes of the device open.
 pub fn findings(host: &Host, device: Address, below: &[Below]) -> Result<Vec<Finding>, ReadError> {
-    let mut nodes = BTreeMap::new();
+    let mut nodes: Vec<(PathBuf, Use)> = Vec::new();
     for below in below {
         let Some(used_as) = use_of(below) else { continue };
         let Some(number) = below.number()? else { continue };
@@ -28,15 +27,17 @@ pub fn findings(host: &Host, device: Address, below: &[Below]) -> Result<Vec<Fin
     if nodes.is_empty() {
         return Ok(Vec::new());
     }
-    let mut by_use: BTreeMap<Use, Vec<String>> = BTreeMap::new();
-    for opener in processes::openers(host, |target| nodes.contains_key(target)) {
-        by_use.entry(nodes[&opener.node]).or_default().push(opener.to_string());
-    }
+    let of_node = |path: &Path| nodes.iter().find(|(node, _)| node == path).map(|(_, used_as)| *used_as);
+    let openers = processes::openers(host, |target| of_node(target).is_some());
+    let uses: Vec<(Option<Use>, String)> =
+        openers.iter().map(|opener| (of_node(&opener.node), opener.to_string())).collect();
     let mut findings = Vec::new();
-    for (used_as, openers) in by_use {
-        findings.extend(openers.iter().take(NAMED).map(|opener| Finding::new(used_as, opener.as_str())));
-        if openers.len() > NAMED {
-            findings.push(Finding::new(used_as, format!("{} more have its nodes open", openers.len() - NAMED)));
+    for used_as in [Use::Network, Use::Display, Use::Console, Use::Sound, Use::Process] {
+        let openers = || uses.iter().filter(|(found, _)| *found == Some(used_as)).map(|(_, opener)| opener);
+        findings.extend(openers().take(NAMED).map(|opener| Finding::new(used_as, opener.as_str())));
+        let more = openers().skip(NAMED).count();
+        if more > 0 {
+            findings.push(Finding::new(used_as, format!("{more} more have its nodes open")));
         }
     }
     Ok(findings)
