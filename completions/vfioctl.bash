@@ -281,7 +281,7 @@ _vfioctl() {
                     return 0
                     ;;
                 --force)
-                    COMPREPLY=($(compgen -W "driver vfio root-disk session disk network display console input tpm sound" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "driver vfio root-disk session disk network display console input tpm sound watchdog process" -- "${cur}"))
                     return 0
                     ;;
                 --root)
@@ -1521,7 +1521,7 @@ _vfioctl() {
                     return 0
                     ;;
                 --force)
-                    COMPREPLY=($(compgen -W "driver vfio root-disk session disk network display console input tpm sound" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "driver vfio root-disk session disk network display console input tpm sound watchdog process" -- "${cur}"))
                     return 0
                     ;;
                 --root)
@@ -1559,7 +1559,7 @@ _vfioctl() {
                     return 0
                     ;;
                 --force)
-                    COMPREPLY=($(compgen -W "root-disk session disk network display console input tpm sound" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "root-disk session disk network display console input tpm sound watchdog process" -- "${cur}"))
                     return 0
                     ;;
                 --root)

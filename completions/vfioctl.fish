@@ -113,7 +113,9 @@ display\t'What is seen on a screen'
 console\t'The kernel\'s console, or what its crash dump needs'
 input\t'The only keyboard'
 tpm\t'The trusted platform module'
-sound\t'Sound that plays or is recorded'"
+sound\t'Sound that plays or is recorded'
+watchdog\t'A watchdog that is counting'
+process\t'Any other device node that a process has open'"
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand bind" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
@@ -139,7 +141,9 @@ display\t'What is seen on a screen'
 console\t'The kernel\'s console, or what its crash dump needs'
 input\t'The only keyboard'
 tpm\t'The trusted platform module'
-sound\t'Sound that plays or is recorded'"
+sound\t'Sound that plays or is recorded'
+watchdog\t'A watchdog that is counting'
+process\t'Any other device node that a process has open'"
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand unbind" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
@@ -198,7 +202,9 @@ display\t'What is seen on a screen'
 console\t'The kernel\'s console, or what its crash dump needs'
 input\t'The only keyboard'
 tpm\t'The trusted platform module'
-sound\t'Sound that plays or is recorded'"
+sound\t'Sound that plays or is recorded'
+watchdog\t'A watchdog that is counting'
+process\t'Any other device node that a process has open'"
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand sriov" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
