@@ -402,7 +402,7 @@ fn what_a_rule_asks_for_is_looked_at_before_anything_is_removed() {
         (
             r#"driver = "auto"\nprepare = [["true"]]"#,
             "chmod o+w /etc/vfioctl.d/50.toml; vfioctl sriov 3b:00.0 2",
-            "others than root could change them",
+            "others than root could change /etc/vfioctl.d/50.toml",
         ),
     ] {
         let ran = script("connectx", &[], &format!("{}; {commands}", rule(rest)));

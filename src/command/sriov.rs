@@ -13,7 +13,7 @@ use crate::gather;
 use crate::names::Database;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
 use crate::plan::Manner;
-use crate::policy::{Choice, Policy};
+use crate::policy::{Choice, Policy, PolicyError};
 use crate::report::{self, PfView, SriovOutcome, SriovView, VfView};
 use crate::sriov;
 use crate::sysfs::{Device, Pf, ReadError};
@@ -83,6 +83,12 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
     let chooser = context.chooser()?.with_modules();
     context.refuse_other_kernel(&chooser)?;
     let (policy, has_errors) = context.policy();
+    // What is left out may be about these very VFs, and the old ones would be gone.
+    let (_, errors) = Policy::read(&context.host);
+    if let Some(error) = errors.iter().find(|error| matches!(error, PolicyError::Distrusted { .. })) {
+        let failure = Failure::plain(Kind::Unsafe, format!("{}: {error}; nothing was touched", device.address));
+        return context.refuse("sriov", &Failure { hint: error.hint(), ..failure });
+    }
     let manner = Manner {
         any_driver: options.force.contains(&Force::Driver),
         take_over: options.force.contains(&Force::Vfio),
