@@ -459,8 +459,10 @@ impl<'a> Job<'a> {
         let is_taken = matches!(error, StepError::Taken(Some(_)));
         let mut failure = self.failure(error);
         if is_stuck && self.driver_override != before.driver_override {
-            let text = self.driver_override.as_deref().unwrap_or("unset");
-            failure.message.push_str(&format!("; driver_override is {text} now: 'vfioctl unbind' clears it"));
+            failure.message.push_str(&match &self.driver_override {
+                Some(text) => format!("; driver_override is {text} now: 'vfioctl unbind' clears it"),
+                None => "; driver_override is unset now".to_string(),
+            });
         }
         if is_stuck || failure.kind == Kind::NoDevice {
             failure.message.push_str(&self.still_prepared());
