@@ -295,8 +295,11 @@ pub fn vfs(host: &Host, pf: &sysfs::Pf, patience: Duration) -> Result<(Vec<Vf>, 
             false => Vec::new(),
         };
         let mut uses = guard::findings(host, address)?;
-        let interfaces = guard::interfaces_in_use(host, address)?;
-        uses.extend(interfaces.into_iter().map(|interface| Finding::new(Use::Network, interface)));
+        // An interface that is up and nothing else is not in use, but nobody expects it to go because another VF is made.
+        if uses.iter().all(|finding| finding.used_as != Use::Network) {
+            let interfaces = guard::interfaces_in_use(host, address)?;
+            uses.extend(interfaces.into_iter().map(|interface| Finding::new(Use::Network, interface)));
+        }
         vfs.push(Vf { number, device, driver_override, is_vfio_device, holders, uses, domain: None });
     }
     Ok((vfs, errors))

@@ -48,8 +48,9 @@ pub fn under(root: &Path) -> Result<Vec<Below>, ReadError> {
             continue;
         }
         let Some(subsystem) = Node::new(entry.path().to_path_buf()).link_name("subsystem")? else { continue };
-        // Behind a bridge are devices in their own right; below an interface are its queues, and there can be very many.
-        if subsystem == "pci" || subsystem == "net" {
+        // Behind a bridge are devices in their own right, but those of a bus that a driver has made of the device go with it
+        // (`drivers/pci/controller/vmd.c`). Below an interface are its queues, and there can be very many.
+        if (subsystem == "pci" && entry.depth() == 1) || subsystem == "net" {
             entries.skip_current_dir();
         }
         if subsystem != "pci" {
@@ -84,6 +85,10 @@ mod tests {
             ("0000:00:1c.0/0000:01:00.0/nvme/nvme0/nvme0n1", "class/block"),
             ("0000:00:1c.0/0000:01:00.0/nvme/nvme0/nvme0n1/nvme0n1p1", "class/block"),
             ("0000:00:1c.0/0000:01:00.0/net/eth0", "class/net"),
+            ("0000:00:0e.0", "bus/pci"),
+            ("0000:00:0e.0/pci10000:e0/10000:e0:06.0", "bus/pci"),
+            ("0000:00:0e.0/pci10000:e0/10000:e0:06.0/10000:e1:00.0", "bus/pci"),
+            ("0000:00:0e.0/pci10000:e0/10000:e0:06.0/10000:e1:00.0/nvme/nvme1", "class/nvme"),
             ("0000:00:1c.0/0000:01:00.0/net/eth0/queues/rx-0", "class/queues"),
         ] {
             fs::create_dir_all(devices.join(path)).unwrap();
@@ -91,7 +96,7 @@ mod tests {
         }
         fs::create_dir_all(bridge.join("0000:01:00.0/power")).unwrap();
         fs::create_dir_all(host.devices()).unwrap();
-        for name in ["0000:00:1c.0", "0000:00:1c.0/0000:01:00.0"] {
+        for name in ["0000:00:0e.0", "0000:00:1c.0", "0000:00:1c.0/0000:01:00.0"] {
             let link = host.devices().join(Path::new(name).file_name().unwrap());
             symlink(devices.join(name), link).unwrap();
         }
@@ -107,6 +112,7 @@ mod tests {
             pairs(&[("net", "eth0"), ("nvme", "nvme0"), ("block", "nvme0n1"), ("block", "nvme0n1p1")])
         );
         assert_eq!(names("0000:00:1c.0"), pairs(&[("pci_bus", "0000:01")]));
+        assert_eq!(names("0000:00:0e.0"), pairs(&[("nvme", "nvme1")]));
         assert_eq!(names("0000:99:00.0"), []);
     }
 }

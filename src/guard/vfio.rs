@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -96,7 +97,7 @@ pub fn users(host: &Host) -> Vec<User> {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        let open = open_in(&process.path());
+        let open = open_in(host, &process.path());
         if !open.is_empty() {
             let command = processes::command(&process.path());
             users.push(User { pid, command, open });
@@ -107,13 +108,14 @@ pub fn users(host: &Host) -> Vec<User> {
 }
 
 /// What a process has open of VFIO.
-fn open_in(process: &Path) -> Vec<(PathBuf, Option<Address>)> {
+fn open_in(host: &Host, process: &Path) -> Vec<(PathBuf, Option<Address>)> {
     // It may end at any moment, or be another user's.
     let Ok(descriptors) = fs::read_dir(process.join("fd")) else { return Vec::new() };
     let mut open = Vec::new();
     for descriptor in descriptors.flatten() {
         let Ok(target) = fs::read_link(descriptor.path()) else { continue };
-        if target.starts_with(NODES) || target == Path::new(DEVICE) {
+        let is_node = target.starts_with(NODES) && (!host.is_this_machine() || is_ours(&target, &descriptor.path()));
+        if is_node || target == Path::new(DEVICE) {
             let info = fs::read_to_string(process.join("fdinfo").join(descriptor.file_name())).unwrap_or_default();
             let path = info.lines().find_map(|line| line.strip_prefix(DEVICE_PATH));
             let device = path.and_then(|path| path.trim().rsplit('/').next()).and_then(|name| name.parse().ok());
@@ -123,11 +125,34 @@ fn open_in(process: &Path) -> Vec<(PathBuf, Option<Address>)> {
     open
 }
 
+/// Is what a process has open by this name the node that has it here? In a mount namespace of their own, others may call
+/// anything so. Where there is no such node here, the name is all there is.
+fn is_ours(target: &Path, descriptor: &Path) -> bool {
+    let (Ok(ours), Ok(theirs)) = (fs::metadata(target), fs::metadata(descriptor)) else { return true };
+    match ours.file_type().is_char_device() && theirs.file_type().is_char_device() {
+        true => ours.rdev() == theirs.rdev(),
+        false => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn what_is_called_so_elsewhere_is_another_node() {
+        let descriptor =
+            |file: &fs::File| PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)));
+        let [null, zero] = ["/dev/null", "/dev/zero"].map(|name| fs::File::open(name).unwrap());
+        assert!(is_ours(Path::new("/dev/null"), &descriptor(&null)));
+        assert!(!is_ours(Path::new("/dev/null"), &descriptor(&zero)));
+        let [one, other] = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
+        assert!(is_ours(one.path(), &descriptor(one.as_file())));
+        assert!(!is_ours(one.path(), &descriptor(other.as_file())));
+        assert!(is_ours(Path::new("/dev/vfio/no-such-group"), &descriptor(&null)));
+    }
 
     #[test]
     fn who_holds_what() {
