@@ -307,6 +307,16 @@ impl Host {
         self.root.join("run/vfioctl")
     }
 
+    /// What runs are at, a file a device.
+    pub fn unfinished_works(&self) -> PathBuf {
+        self.locks().join("unfinished")
+    }
+
+    /// What a run is at on a device, or was when it was killed.
+    pub fn unfinished(&self, address: Address) -> PathBuf {
+        self.unfinished_works().join(address.to_string())
+    }
+
     /// Where it is said that a device was given away although a choice is kept for it.
     pub fn given_away(&self, address: Address) -> PathBuf {
         self.locks().join("given-away").join(address.to_string())

@@ -26,6 +26,7 @@
 //! * [`plan`] is pure: from facts to a plan or a refusal.
 //! * [`sriov`] is pure: from a PF and the number of VFs it shall have to steps or a refusal.
 //! * [`apply`] carries a plan out, checks each step and undoes what failed; [`lock`] keeps two of us from one device.
+//! * [`unfinished`] is what a run is at, written down, so that the next can put it back should the one be killed.
 //! * [`outcome`] is what became of a device, and the exit status that says so.
 //! * [`libvirt`] is what there is to know about libvirt: its domain XML, which driver it takes, what the hook has taken.
 //! * [`interrupt`] turns Ctrl-C into a wish to stop, at a point where nothing is half done.
@@ -74,5 +75,6 @@ pub mod require;
 pub mod sriov;
 pub mod sysfs;
 pub mod target;
+pub mod unfinished;
 pub mod verdict;
 pub mod vfio;

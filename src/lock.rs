@@ -3,9 +3,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::sysfs::stuck::{self, Waiter};
 /// Held until dropped, or until the process ends, however it ends.
 #[derive(Debug)]
 pub struct DeviceLock {
-    _file: File,
+    file: File,
 }
 
 /// Why there is no lock.
@@ -65,42 +65,48 @@ impl DeviceLock {
         DeviceLock::take_from_all(host, address, timeout, interrupt::is_undoing_over)
     }
 
-    /// What an earlier one left behind in the kernel holds no lock of ours, and whatever is done to the device now would wait
-    /// behind it, or be undone by it.
+    /// A process that an earlier one left behind in the kernel holds the lock still.
     fn take_from_all(
         host: &Host,
         address: Address,
         timeout: Duration,
         is_stopped: impl Fn() -> bool,
     ) -> Result<DeviceLock, LockError> {
-        let begun = Instant::now();
-        let (lock, has_waited) = DeviceLock::take_in(host, host.locks(), address, timeout, &is_stopped)?;
-        let Some(waiter) = left_behind(host, address, has_waited) else { return Ok(lock) };
-        while stuck::is_waiting(host, &waiter) {
-            if is_stopped() || begun.elapsed() >= timeout {
-                return Err(LockError::Stuck { waiter });
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(lock)
+        DeviceLock::take_in(host, host.locks(), address, timeout, is_stopped).map_err(|error| match error {
+            LockError::Held { .. } => left_behind(host, address).map_or(error, |waiter| LockError::Stuck { waiter }),
+            error => error,
+        })
     }
 
     /// Takes the lock under which a device goes from one libvirt domain to another. Whoever holds it may take the device's
     /// lock as well, not the other way round.
     pub fn take_for_domain(host: &Host, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
-        let taken = DeviceLock::take_in(host, host.libvirt_domains(), address, timeout, interrupt::is_wanted);
-        taken.map(|(lock, _)| lock)
+        DeviceLock::take_in(host, host.libvirt_domains(), address, timeout, interrupt::is_wanted)
     }
 
-    /// The lock, and whether it was waited for.
+    /// For another process, which holds the lock too, until it closes this.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
+    }
+
+    /// Does nobody hold a device's lock? Where that cannot be told, somebody may.
+    pub fn is_free(host: &Host, address: Address) -> bool {
+        let file = File::open(DeviceLock::path(host.locks(), address));
+        file.is_ok_and(|file| flock(file, FlockOperation::NonBlockingLockShared).is_ok())
+    }
+
+    fn path(directory: PathBuf, address: Address) -> PathBuf {
+        directory.join(format!("{address}.lock"))
+    }
+
     fn take_in(
         host: &Host,
         directory: PathBuf,
         address: Address,
         timeout: Duration,
         is_stopped: impl Fn() -> bool,
-    ) -> Result<(DeviceLock, bool), LockError> {
-        let path = directory.join(format!("{address}.lock"));
+    ) -> Result<DeviceLock, LockError> {
+        let path = DeviceLock::path(directory.clone(), address);
         let fail = |source| LockError::File { path: path.clone(), source };
         // For root alone: whoever may open the file for reading may hold the lock, and keep everyone waiting.
         private::make_directory(host, &directory).map_err(fail)?;
@@ -108,15 +114,11 @@ impl DeviceLock {
         let mut options = OpenOptions::new();
         let file = options.create(true).append(true).mode(0o600).custom_flags(flags).open(&path).map_err(fail)?;
         let started = Instant::now();
-        let mut has_waited = false;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok((DeviceLock { _file: file }, has_waited)),
+                Ok(()) => return Ok(DeviceLock { file }),
                 Err(Errno::WOULDBLOCK) if is_stopped() => return Err(LockError::Interrupted),
-                Err(Errno::WOULDBLOCK) if started.elapsed() < timeout => {
-                    has_waited = true;
-                    thread::sleep(Duration::from_millis(20));
-                }
+                Err(Errno::WOULDBLOCK) if started.elapsed() < timeout => thread::sleep(Duration::from_millis(20)),
                 Err(Errno::WOULDBLOCK) => return Err(LockError::Held { path, after: timeout }),
                 Err(errno) => return Err(fail(errno.into())),
             }
@@ -124,19 +126,12 @@ impl DeviceLock {
     }
 }
 
-/// One of our processes that waits in the kernel for this device. For hundreds of devices the processes are looked through
-/// once; again where another vfioctl had the device just now, which may have left one.
-fn left_behind(host: &Host, address: Address, is_news: bool) -> Option<Waiter> {
-    static EARLIER: OnceLock<Vec<Waiter>> = OnceLock::new();
-    let find = |waiters: &[Waiter]| {
-        let mut here = waiters.iter().filter(|waiter| waiter.device == Some(address));
-        // One that only reads waits for the others.
-        here.clone().find(|waiter| !waiter.is_looking()).or(here.next()).cloned()
-    };
-    match is_news {
-        true => find(&stuck::own_waiters(host)),
-        false => find(EARLIER.get_or_init(|| stuck::own_waiters(host))),
-    }
+/// One of our processes that waits in the kernel for this device.
+fn left_behind(host: &Host, address: Address) -> Option<Waiter> {
+    let waiters = stuck::own_waiters(host);
+    let mut here = waiters.iter().filter(|waiter| waiter.device == Some(address));
+    // One that only reads waits for the others.
+    here.clone().find(|waiter| !waiter.is_looking()).or(here.next()).cloned()
 }
 
 #[cfg(test)]
@@ -168,7 +163,11 @@ mod tests {
         let held = DeviceLock::take(&host, one, short).unwrap();
         assert!(matches!(DeviceLock::take(&host, one, short), Err(LockError::Held { .. })));
         DeviceLock::take(&host, other, short).unwrap();
+        assert!(!DeviceLock::is_free(&host, one) && DeviceLock::is_free(&host, other));
+        let shared = held.share().unwrap();
         drop(held);
+        assert!(!DeviceLock::is_free(&host, one), "another process has it still");
+        drop(shared);
         DeviceLock::take(&host, one, short).unwrap();
     }
 }

@@ -45,6 +45,8 @@ pub enum Outcome {
     Unbound,
     /// It was as asked for already.
     Unchanged,
+    /// An earlier run was killed at it, and that was put back; nothing else was to be done.
+    PutBack,
     /// Its override was taken over from driverctl.
     Imported,
     /// Nothing was done, on purpose.
@@ -59,7 +61,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, Serialize)]
 pub struct StepRecord {
     /// What: `override`, `clear-override`, `unbind`, `prepare`, `unprepare`, `load`, `load-native`, `bind`, `probe`, `save`, `forget`,
-    /// `set-aside`; of a PF `vf-autoprobe`, `vf-count`, `bind-vfs`, `probe-vfs`, `restore-vfs`.
+    /// `set-aside`, and behind what puts back a killed run's `put-back`; of a PF `vf-autoprobe`, `vf-count`, `bind-vfs`, `probe-vfs`, `restore-vfs`.
     pub step: &'static str,
     /// The driver, module or file it is about, if any.
     pub target: Option<String>,

@@ -105,10 +105,7 @@ pub fn plan(facts: &Facts, count: u16, acknowledged: Uses) -> Result<Vec<Step>, 
         return Ok(if count == 0 { Vec::new() } else { vec![bind] });
     }
     check_number(facts, count)?;
-    check_unheld(facts.pf, &facts.vfs)?;
-    check_findings(facts.pf, &findings(&facts.vfs), acknowledged, &|force| {
-        format!("vfioctl sriov {force} {} {count}", facts.pf)
-    })?;
+    check_unused(facts.pf, &facts.vfs, count, acknowledged)?;
     if count == 0 {
         return Ok(vec![step(Action::Count(0), "no VFs are wanted")]);
     }
@@ -130,9 +127,27 @@ pub fn plan(facts: &Facts, count: u16, acknowledged: Uses) -> Result<Vec<Step>, 
 
 const BEFORE: &str = "as it was before";
 
+/// How a PF was: what putting it back has to restore.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Before {
+    /// How many VFs it had.
+    pub count: u16,
+    /// Were VFs probed when they appeared?
+    pub is_autoprobed: bool,
+    /// How its VFs were bound.
+    pub vfs: Vec<(Address, Binding)>,
+}
+
+impl From<&Facts> for Before {
+    fn from(facts: &Facts) -> Before {
+        let vfs = facts.vfs.iter().map(|vf| (vf.device.address, vf.binding())).collect();
+        Before { count: facts.count, is_autoprobed: facts.is_autoprobed, vfs }
+    }
+}
+
 /// The steps from how a PF is `now` back to how it was. With `is_stuck` a VF or the PF waits in the kernel, and whatever is
 /// about VFs would wait behind it.
-pub fn put_back(before: &Facts, now: &State, is_stuck: bool) -> Vec<Step> {
+pub fn put_back(before: &Before, now: &State, is_stuck: bool) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut add = |action| steps.push(Step { action, reason: BEFORE });
     let mut is_autoprobed = now.is_autoprobed;
@@ -149,7 +164,7 @@ pub fn put_back(before: &Facts, now: &State, is_stuck: bool) -> Vec<Step> {
             add(Action::Count(before.count));
         }
         if (is_other || now.is_bound) && !before.vfs.is_empty() {
-            add(Action::Restore(before.vfs.iter().map(|vf| (vf.device.address, vf.binding())).collect()));
+            add(Action::Restore(before.vfs.clone()));
         }
     }
     if is_autoprobed != before.is_autoprobed {
@@ -212,6 +227,13 @@ fn findings(vfs: &[Vf]) -> Vec<Finding> {
         vfs.iter().flat_map(|vf| vf.uses.iter().map(move |finding| of_vf(vf, finding))).collect();
     findings.sort();
     findings
+}
+
+/// VFs that somebody holds are not to be taken away for there to be `count`, nor those that this host uses, unless that is
+/// `acknowledged`.
+pub fn check_unused(pf: Address, vfs: &[Vf], count: u16, acknowledged: Uses) -> Result<(), Failure> {
+    check_unheld(pf, vfs)?;
+    check_findings(pf, &findings(vfs), acknowledged, &|force| format!("vfioctl sriov {force} {pf} {count}"))
 }
 
 /// VFs that somebody holds are not to be taken away: a removal would wait for those that hold one through VFIO.
@@ -372,9 +394,10 @@ mod tests {
             (4, state(4, true, false, true), &["Restore(4)"]),
         ];
         for (count, now, expected) in cases {
-            assert_eq!(actions(&put_back(&facts(count), &now, false)), expected, "{count}, {now:?}");
+            let before = Before::from(&facts(count));
+            assert_eq!(actions(&put_back(&before, &now, false)), expected, "{count}, {now:?}");
             let autoprobe = if now.is_autoprobed { &[][..] } else { &["Autoprobe(true)"] };
-            assert_eq!(actions(&put_back(&facts(count), &now, true)), autoprobe, "{count}, {now:?}, stuck");
+            assert_eq!(actions(&put_back(&before, &now, true)), autoprobe, "{count}, {now:?}, stuck");
         }
     }
 

@@ -18,6 +18,7 @@ use crate::policy::StoreError;
 use crate::process::RunError;
 use crate::sysfs::control::WriteError;
 use crate::sysfs::{Device, ReadError, stuck};
+use crate::unfinished::RecordError;
 
 /// A step that did not work.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,8 @@ pub enum StepError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
     #[error(transparent)]
     Prepare(#[from] PrepareError),
     #[error("the device went away meanwhile")]
@@ -100,6 +103,16 @@ impl StepError {
                 Failure::new(Kind::Module, message, "the kernel log may say more: dmesg | tail")
             }
             StepError::Store(error) => store_failure(address, error),
+            StepError::Record(error) => match error.source.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    Failure::new(Kind::Permission, message, permission_hint())
+                }
+                _ => Failure::new(
+                    Kind::Failed,
+                    message,
+                    "make room in /run: without a record a killed run could not be put back",
+                ),
+            },
             StepError::Gone => Failure::plain(Kind::NoDevice, message),
             StepError::Interrupted => Failure::plain(Kind::Interrupted, message),
             StepError::Taken(_) | StepError::Overridden(_) => Failure::new(

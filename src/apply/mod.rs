@@ -5,10 +5,12 @@ mod failure;
 mod pf;
 mod prepare;
 mod record;
+mod recover;
 
 pub use failure::{explain_wait, lock_failure, store_failure};
 pub use pf::{PfJob, record as pf_step_record};
 pub use record::{forget_record, save_record, set_aside_record, step_record};
+pub use recover::{Recoveries, Recovery, put_back};
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,7 +23,7 @@ use crate::gather;
 use crate::host::Host;
 use crate::interrupt;
 use crate::kernel_name::DriverName;
-use crate::lock::{DeviceLock, LockError};
+use crate::lock::DeviceLock;
 use crate::modules::{self, Modules};
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome, StepRecord};
 use crate::plan::{self, Action, Attempt, BindPlan, Binding, Facts, Step, Target};
@@ -29,7 +31,9 @@ use crate::policy::{self, Draft, StoreError};
 use crate::prepare::Preparation;
 use crate::sysfs::control::{Control, WriteError};
 use crate::sysfs::{Device, Overrides, ReadError};
+use crate::unfinished::{End, RecordError, Unfinished};
 use failure::{StepError, combine};
+use recover::enter;
 
 /// How long a probe that asks to be tried again (EAGAIN: a supplier is missing yet) is given.
 const DEFERRED: Duration = Duration::from_secs(5);
@@ -47,6 +51,8 @@ pub struct Setting<'a> {
     pub is_timeout_fixed: bool,
     /// Hears of each step as it begins.
     pub observe: &'a (dyn Fn(Address, &str) + Sync),
+    /// Where it is kept what was put back of runs that were killed.
+    pub recoveries: &'a Recoveries,
 }
 
 impl Setting<'_> {
@@ -73,42 +79,39 @@ pub struct Job<'a> {
     is_contested: bool,
     steps: Vec<StepRecord>,
     warnings: Vec<String>,
-    _lock: DeviceLock,
+    /// What is written down, for whoever finds the device half-way.
+    unfinished: Option<Unfinished>,
+    lock: DeviceLock,
 }
 
 impl<'a> Job<'a> {
-    /// Locks the device.
+    /// Locks the device, and puts back what an earlier run was killed at.
     pub fn start(setting: &'a Setting<'a>, address: Address) -> Result<Job<'a>, Failure> {
-        Job::under(DeviceLock::take(setting.host, address, setting.timeout), setting, address)
+        Job::new(setting, address, enter(setting, address, false)?)
     }
 
     /// The same to put the device back, whoever wishes to stop.
     pub fn start_undoing(setting: &'a Setting<'a>, address: Address) -> Result<Job<'a>, Failure> {
-        let mut job = Job::under(DeviceLock::take_to_undo(setting.host, address, setting.timeout), setting, address)?;
+        let mut job = Job::new(setting, address, enter(setting, address, true)?)?;
         job.control.set_undoing();
         Ok(job)
     }
 
-    fn under(
-        lock: Result<DeviceLock, LockError>,
-        setting: &'a Setting<'a>,
-        address: Address,
-    ) -> Result<Job<'a>, Failure> {
-        let lock = lock.map_err(|error| explain_wait(setting.host, address, lock_failure(address, error)))?;
-        let control = Control::start(setting.host, setting.timeout).map_err(|error| {
+    fn new(setting: &'a Setting<'a>, address: Address, lock: DeviceLock) -> Result<Job<'a>, Failure> {
+        let control = Control::start(setting.host, setting.timeout, &lock).map_err(|error| {
             Failure::plain(Kind::Failed, format!("{address}: cannot start the process that writes to sysfs: {error}"))
         })?;
-        let (prepared, steps, warnings) = (Vec::new(), Vec::new(), Vec::new());
         Ok(Job {
             setting,
             address,
             control,
             driver_override: None,
-            prepared,
+            prepared: Vec::new(),
             is_contested: false,
-            steps,
-            warnings,
-            _lock: lock,
+            steps: Vec::new(),
+            warnings: Vec::new(),
+            unfinished: None,
+            lock,
         })
     }
 
@@ -122,6 +125,10 @@ impl<'a> Job<'a> {
         let mut failures: Vec<Failure> = Vec::new();
         let mut is_bound = plan.attempts.is_empty();
         for attempt in &plan.attempts {
+            if let Err(failure) = self.begin("bind", &was, &attempt.steps, draft.as_ref().map(|_| End::Save)) {
+                failures.push(failure);
+                break;
+            }
             self.set_patience(attempt);
             match self.run_all(&attempt.steps).and_then(|()| self.confirm(&attempt.steps)) {
                 Ok(()) => {
@@ -143,6 +150,10 @@ impl<'a> Job<'a> {
             match self.save(draft) {
                 Ok(()) => result.persisted = true,
                 Err(error) => {
+                    let prepared = self.prepared.clone();
+                    if let Err(error) = self.note(Unfinished::fail, &prepared) {
+                        self.warnings.push(error.to_string());
+                    }
                     failures.push(self.undo(&was, error));
                     is_bound = false;
                 }
@@ -163,6 +174,13 @@ impl<'a> Job<'a> {
     /// Puts the device back to how it was, as far as it is not so, and what was `prepared` since.
     pub fn restore(mut self, facts: &Facts, before: &Binding, prepared: &[Preparation]) -> DeviceResult {
         let mut result = self.result(facts, Vec::new());
+        // Half-way it is neither as found nor as before. That this cannot be written down is no reason to leave it so.
+        self.unfinished = Some(self.record("bind", before, None));
+        let now = Binding::from(facts);
+        let names = now.driver.iter().map(DriverName::to_string).chain(now.driver_override);
+        if let Err(error) = self.note(|record| record.name(names), prepared) {
+            self.warnings.push(error.to_string());
+        }
         if let Err(error) = self.run_each(&plan::restore(before, &Binding::from(facts), prepared)) {
             result.outcome = Outcome::Failed;
             result.error = Some(self.failure(error));
@@ -170,7 +188,7 @@ impl<'a> Job<'a> {
         self.finish(result)
     }
 
-    /// Takes the first steps of binding: those that keep other drivers off.
+    /// Takes the first steps of binding: those that keep other drivers off. That is one write, and nothing is ever half-way.
     pub fn claim(mut self, facts: &Facts, steps: &[Step], warnings: Vec<String>) -> DeviceResult {
         let mut result = self.result(facts, warnings);
         match self.run_all(steps) {
@@ -190,6 +208,12 @@ impl<'a> Job<'a> {
             result.outcome = Outcome::Unbound;
         }
         let is_forgetting = is_forgetting && result.persisted;
+        let end = is_forgetting.then_some(End::Forget);
+        if let Err(failure) = self.begin("unbind", &Binding::from(facts), steps, end) {
+            result.outcome = Outcome::Failed;
+            result.error = Some(failure);
+            return self.finish(result);
+        }
         let given = match self.run_all(steps).and_then(|()| self.confirm(steps)) {
             // Somebody else was faster.
             Err(StepError::Taken(Some(now))) if is_any_wanted(steps) && self.is_given_back() => {
@@ -216,6 +240,56 @@ impl<'a> Job<'a> {
         DeviceResult { warnings, ..DeviceResult::unchanged(self.address, before.device.driver.clone(), is_kept) }
     }
 
+    /// Writes down what is about to be done, if anything is. An error: nothing of it was.
+    fn begin(&mut self, verb: &str, before: &Binding, steps: &[Step], end: Option<End>) -> Result<(), Failure> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let is_first = self.unfinished.is_none();
+        if is_first {
+            self.unfinished = Some(self.record(verb, before, end));
+        }
+        let names: Vec<String> = steps
+            .iter()
+            .filter_map(|step| match &step.action {
+                Action::Override(name) => Some(name.clone()),
+                Action::Bind(target) => Some(target.name().to_string()),
+                Action::Rebind(driver) => Some(driver.to_string()),
+                _ => None,
+            })
+            .collect();
+        let is_probed = steps.iter().any(|step| matches!(step.action, Action::Probe));
+        let prepared = self.prepared.clone();
+        let noted = self.note(
+            |record| {
+                record.name(names);
+                record.may_be_probed(is_probed);
+            },
+            &prepared,
+        );
+        noted.map_err(|error| {
+            let mut failure = StepError::from(error).failure(self.address);
+            if is_first {
+                self.unfinished = None;
+                failure.message.push_str("; nothing was touched");
+            }
+            failure
+        })
+    }
+
+    fn record(&self, verb: &str, before: &Binding, end: Option<End>) -> Unfinished {
+        let incarnation = Device::incarnation(self.setting.host, self.address);
+        Unfinished::of_device(verb, incarnation, before, end)
+    }
+
+    /// Writes down what may have been done once the next step is begun.
+    fn note(&mut self, change: impl FnOnce(&mut Unfinished), prepared: &[Preparation]) -> Result<(), RecordError> {
+        let Some(record) = &mut self.unfinished else { return Ok(()) };
+        change(record);
+        record.set_prepared(prepared);
+        record.write(self.setting.host, self.address)
+    }
+
     /// A probe that is known to take its time gets it, unless the user has said otherwise.
     fn set_patience(&mut self, attempt: &Attempt) {
         let driver = attempt.target.as_ref().map(Target::name);
@@ -223,7 +297,7 @@ impl<'a> Job<'a> {
     }
 
     /// Says how the device stands now.
-    fn finish(self, mut result: DeviceResult) -> DeviceResult {
+    fn finish(mut self, mut result: DeviceResult) -> DeviceResult {
         match self.driver() {
             Ok(driver) => result.driver = driver,
             Err(StepError::Gone) => {
@@ -236,6 +310,11 @@ impl<'a> Job<'a> {
             Err(_) => {}
         }
         result.persisted = policy::has_own_file(self.setting.host, self.address);
+        if self.unfinished.is_some() {
+            if let Err(error) = Unfinished::remove(self.setting.host, self.address) {
+                self.warnings.push(format!("{error}: remove it, or the next run puts the device back"));
+            }
+        }
         result.steps = self.steps;
         result.warnings.extend(self.warnings);
         result
@@ -369,6 +448,8 @@ impl<'a> Job<'a> {
             return Err(StepError::NoDriver(module.to_string()));
         };
         if driver.as_str() != target.name() {
+            let prepared = self.prepared.clone();
+            self.note(|record| record.name([driver.to_string()]), &prepared)?;
             self.set_override(driver.as_str())?;
         }
         Ok(driver)

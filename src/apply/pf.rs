@@ -7,15 +7,20 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::failure::{StepError, permission_hint};
-use super::{Setting, explain_wait, lock_failure};
+use super::recover::{Recovery, enter, unreadable};
+use super::{Job, Setting, explain_wait, lock_failure};
 use crate::address::Address;
 use crate::gather;
+use crate::guard::Uses;
 use crate::interrupt;
+use crate::libvirt;
 use crate::lock::DeviceLock;
 use crate::outcome::{Failure, Kind, StepRecord};
-use crate::sriov::{self, Action, Facts, State, Step};
+use crate::plan::Binding;
+use crate::sriov::{self, Action, Before, Facts, State, Step};
 use crate::sysfs::control::{Control, WriteError};
-use crate::sysfs::{Pf, ReadError};
+use crate::sysfs::{Device, Pf, ReadError};
+use crate::unfinished::{Unfinished, Was, WasVf, Work};
 
 /// What making or removing one VF may take on top, where the user has not said how long to wait.
 const PER_VF: Duration = Duration::from_secs(1);
@@ -29,17 +34,19 @@ pub struct PfJob<'a> {
     is_undoing: bool,
     /// What was done, or tried.
     pub steps: Vec<StepRecord>,
-    _lock: DeviceLock,
+    lock: DeviceLock,
 }
 
 impl<'a> PfJob<'a> {
-    /// Locks the PF, which nothing has been done to yet.
+    /// Locks the PF, and puts back what an earlier run was killed at.
     pub fn start(setting: &'a Setting<'a>, pf: Address) -> Result<PfJob<'a>, Failure> {
-        let lock = DeviceLock::take(setting.host, pf, setting.timeout)
-            .map_err(|error| explain_wait(setting.host, pf, lock_failure(pf, error)))?;
-        let control = Control::start(setting.host, setting.timeout).map_err(|error| no_attendant(pf, &error))?;
+        PfJob::new(setting, pf, enter(setting, pf, false)?)
+    }
+
+    pub(super) fn new(setting: &'a Setting<'a>, pf: Address, lock: DeviceLock) -> Result<PfJob<'a>, Failure> {
+        let control = Control::start(setting.host, setting.timeout, &lock).map_err(|error| no_attendant(pf, &error))?;
         let state = State { count: 0, is_autoprobed: true, is_remade: false, is_bound: false };
-        Ok(PfJob { setting, pf, control, state, is_undoing: false, steps: Vec::new(), _lock: lock })
+        Ok(PfJob { setting, pf, control, state, is_undoing: false, steps: Vec::new(), lock })
     }
 
     /// How many VFs the kernel says it has: waits until none is being made or removed.
@@ -55,11 +62,130 @@ impl<'a> PfJob<'a> {
         work: &mut dyn FnMut(&Action) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         self.state = State::from(before);
+        if steps.is_empty() {
+            return Ok(());
+        }
+        self.begin(before, steps)?;
         let result = steps.iter().try_for_each(|step| match interrupt::is_wanted() {
             true => Err(Failure::plain(Kind::Interrupted, format!("{}: interrupted", self.pf))),
             false => self.take(step, work),
         });
-        result.map_err(|failure| self.put_back(before, failure, work))
+        let result = result.map_err(|failure| self.put_back(before, failure, work));
+        match Unfinished::remove(self.setting.host, self.pf) {
+            Err(error) if result.is_ok() => Err(Failure::new(
+                Kind::NotRestored,
+                format!("{}: {error}: all was done", self.pf),
+                "remove that file, or the next run puts the VFs back",
+            )),
+            _ => result,
+        }
+    }
+
+    /// Writes down what is about to be done. An error: nothing of it was.
+    fn begin(&self, before: &Facts, steps: &[Step]) -> Result<(), Failure> {
+        let (host, pf) = (self.setting.host, self.pf);
+        let count = |step: &Step| match step.action {
+            Action::Count(count) => Some(count),
+            _ => None,
+        };
+        let wanted = steps.iter().rev().find_map(count).unwrap_or(before.count);
+        let vfs = before.vfs.iter().map(|vf| {
+            let address = vf.device.address;
+            let incarnation = Device::incarnation(host, address);
+            WasVf { address, incarnation, binding: Was::from(&vf.binding()) }
+        });
+        let vfs = vfs.collect();
+        let work = Work::Pf { count: before.count, wanted, is_autoprobed: before.is_autoprobed, vfs };
+        let incarnation = Device::incarnation(host, pf);
+        let unfinished = Unfinished { verb: "sriov".to_string(), incarnation, work };
+        unfinished.write(host, pf).map_err(|error| {
+            let mut failure = StepError::from(error).failure(pf);
+            failure.message.push_str("; nothing was touched");
+            failure
+        })
+    }
+
+    /// Puts the PF and its VFs back, as far as nobody uses them by now. An error: something is stuck, and has to be put back
+    /// later.
+    pub(super) fn recover(mut self, found: &Unfinished) -> Result<(DeviceLock, Recovery), Failure> {
+        let Work::Pf { count, wanted, is_autoprobed, vfs: was } = &found.work else {
+            unreachable!("asked by its work")
+        };
+        let (setting, address) = (self.setting, self.pf);
+        (setting.observe)(address, &format!("putting back what 'vfioctl {}' was killed at", found.verb));
+        self.is_undoing = true;
+        self.control.set_undoing();
+        // Whoever goes on with what was begun makes or removes none now.
+        self.count().map_err(|error| unreadable(address, &error))?;
+        let pf = self.read()?;
+        let (mut vfs, errors) =
+            gather::vfs(setting.host, &pf, setting.timeout).map_err(|error| self.unreadable(&error))?;
+        if let Some(error) = errors.first() {
+            return Err(unreadable(address, error));
+        }
+        libvirt::name_domains(setting.host, &mut vfs);
+        let bindings = was.iter().map(|vf| (vf.address, Binding::from(&vf.binding))).collect();
+        let before = Before { count: *count, is_autoprobed: *is_autoprobed, vfs: bindings };
+        let incarnations = was.iter().map(|vf| (vf.address, vf.incarnation));
+        let now = vfs.iter().map(|vf| (vf.device.address, Device::incarnation(setting.host, vf.device.address)));
+        self.state = State {
+            count: u16::try_from(vfs.len()).unwrap_or(u16::MAX),
+            is_autoprobed: pf.is_autoprobed,
+            is_remade: !incarnations.eq(now),
+            is_bound: !before
+                .vfs
+                .iter()
+                .eq(&vfs.iter().map(|vf| (vf.device.address, vf.binding())).collect::<Vec<_>>()),
+        };
+        let mut steps = sriov::put_back(&before, &self.state, false);
+        let is_removing = steps.iter().any(|step| matches!(step.action, Action::Count(_)));
+        let refused = match self.state.count {
+            count if is_removing && ![before.count, *wanted, 0].contains(&count) => {
+                Some(format!("{count} VFs are not its doing"))
+            }
+            _ if is_removing => {
+                sriov::check_unused(address, &vfs, before.count, Uses::NONE).err().map(|refused| refused.message)
+            }
+            _ => None,
+        };
+        if refused.is_some() {
+            steps = sriov::put_back(&before, &self.state, true);
+        }
+        let is_idle = steps.is_empty();
+        let failure = self.take_back(&steps, &mut |action| match action {
+            Action::Restore(vfs) => restore(setting, vfs),
+            _ => unreachable!("only these are part of putting back"),
+        });
+        if let Some(failure) = failure.as_ref().filter(|failure| failure.is_stuck) {
+            return Err(failure.clone());
+        }
+        let failure = failure.map(|failure| Failure { kind: Kind::NotRestored, ..failure });
+        let had = format!("it had {} VFs and was to have {wanted}", before.count);
+        let end = match (&failure, refused) {
+            (Some(failure), _) => {
+                format!("{had}; it could not be put back: {}; {}", failure.message, self.describe())
+            }
+            (None, Some(refused)) => format!("{had}; the VFs were left as they are: {refused}; {}", self.describe()),
+            (None, None) if is_idle => format!("{had}; nothing was left to put back; {}", self.describe()),
+            (None, None) => format!("{had}; put back: {}", self.describe()),
+        };
+        let recovery = Recovery::new(found, self.steps, failure, &end);
+        Ok((self.lock, recovery))
+    }
+
+    /// Takes steps of putting back; the first error comes back.
+    fn take_back(&mut self, steps: &[Step], work: &mut dyn FnMut(&Action) -> Result<(), Failure>) -> Option<Failure> {
+        let mut first: Option<Failure> = None;
+        for step in steps {
+            // Whatever became of the VFs: later ones are not to be kept from their drivers.
+            if first.is_some() && !matches!(step.action, Action::Autoprobe(_)) {
+                continue;
+            }
+            if let Err(error) = self.take(step, work) {
+                first = first.or(Some(error));
+            }
+        }
+        first
     }
 
     fn put_back(
@@ -77,16 +203,7 @@ impl<'a> PfJob<'a> {
         self.control.set_undoing();
         let is_stuck = failure.is_stuck;
         let is_touched = State::from(before) != self.state;
-        let mut second: Option<Failure> = None;
-        for step in sriov::put_back(before, &self.state, is_stuck) {
-            // Whatever became of the VFs: later ones are not to be kept from their drivers.
-            if second.is_some() && !matches!(step.action, Action::Autoprobe(_)) {
-                continue;
-            }
-            if let Err(error) = self.take(&step, work) {
-                second = second.or(Some(error));
-            }
-        }
+        let second = self.take_back(&sriov::put_back(&Before::from(before), &self.state, is_stuck), work);
         let now = self.describe();
         match second {
             Some(second) => {
@@ -238,6 +355,25 @@ impl<'a> PfJob<'a> {
             _ => Failure::new(Kind::Failed, message, log_hint(pf)),
         }
     }
+}
+
+/// Binds VFs as they were bound before, but for what somebody holds.
+fn restore(setting: &Setting<'_>, vfs: &[(Address, Binding)]) -> Result<(), Failure> {
+    let mut messages = Vec::new();
+    for (vf, before) in vfs {
+        let job = Job::start_undoing(setting, *vf)?;
+        let device = Device::read(setting.host, *vf).map_err(|error| unreadable(*vf, &error))?;
+        let Some(device) = device else {
+            messages.push(format!("no PCI device {vf}"));
+            continue;
+        };
+        let facts = gather::facts(setting.host, device, setting.timeout).map_err(|error| unreadable(*vf, &error))?;
+        match facts.holders.is_empty() {
+            true => messages.extend(job.restore(&facts, before, &[]).error.map(|failure| failure.message)),
+            false => messages.push(format!("{vf} is in use")),
+        }
+    }
+    if messages.is_empty() { Ok(()) } else { Err(Failure::plain(Kind::NotRestored, messages.join("; "))) }
 }
 
 /// A step as reports name it, not done yet.

@@ -68,8 +68,11 @@ impl Job<'_> {
         if preparation.is_done {
             return Ok(());
         }
+        // Killed while it runs, it may have done its work.
+        let begun = [self.prepared.as_slice(), std::slice::from_ref(preparation)].concat();
+        self.note(|_| (), &begun)?;
         self.run_program(&preparation.command, preparation, record)?;
-        self.prepared.push(preparation.clone());
+        self.prepared = begun;
         Ok(())
     }
 
@@ -78,6 +81,10 @@ impl Job<'_> {
         let Some(undo) = &preparation.undo else { return Ok(()) };
         self.run_program(undo, preparation, record)?;
         self.prepared.retain(|prepared| prepared != preparation);
+        let prepared = self.prepared.clone();
+        if let Err(error) = self.note(|_| (), &prepared) {
+            self.warnings.push(error.to_string());
+        }
         Ok(())
     }
 

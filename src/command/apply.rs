@@ -6,10 +6,12 @@ use anyhow::Result;
 use super::bind::{Binder, Preparing, Request, leave_to_driverctl};
 use super::context::{Context, distinct};
 use crate::address::Address;
+use crate::apply;
 use crate::outcome::{DeviceResult, Failure, Kind};
 use crate::plan::Manner;
 use crate::policy::{self, Choice, Decision, Policy, Rule};
 use crate::sysfs::Device;
+use crate::unfinished::Unfinished;
 
 /// How often a device may go and come again while it is worked on, until that is left to the next event.
 const REINCARNATIONS: usize = 5;
@@ -32,14 +34,43 @@ pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
             }
         }
     }
-    let addresses = match addresses {
-        [] => named_by(context, &policy)?,
-        named => distinct(named),
+    let (earlier, addresses) = match addresses {
+        [] => {
+            // First: it may make or remove VFs that the policy names.
+            let earlier = put_back(context);
+            (earlier, named_by(context, &policy)?)
+        }
+        named => (Vec::new(), distinct(named)),
     };
-    let results = apply_to(context, &addresses, Manner::default())?;
+    let mut results = apply_to(context, &addresses, Manner::default())?;
+    for result in earlier {
+        match results.iter_mut().find(|other| other.address == result.address) {
+            Some(other) => {
+                other.steps.splice(0..0, result.steps);
+                other.warnings.splice(0..0, result.warnings);
+            }
+            None => results.push(result),
+        }
+    }
     let status = context.conclude("apply", &results)?;
     // A rule that could not be read may have been about any device.
     Ok(if has_errors { status.max(1) } else { status })
+}
+
+/// Puts back what earlier runs were killed at, whatever the policy says of these devices.
+fn put_back(context: &Context) -> Vec<DeviceResult> {
+    let host = &context.host;
+    // What somebody is at now will have come to its end when the device can be locked.
+    let addresses = [Unfinished::addresses(host), policy::drafts(host)].concat();
+    let mut results = context.each(&distinct(&addresses), |address| {
+        if !context.is_dry_run {
+            let observe = |address: Address, text: &str| context.observe(address, text);
+            apply::put_back(&context.setting(&observe), address)?;
+        }
+        Ok(context.unchanged(address))
+    });
+    results.retain(|result| result.error.is_some() || !result.warnings.is_empty());
+    results
 }
 
 /// Does what the policy says to these devices, in the manner given.

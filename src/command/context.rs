@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::address::Address;
-use crate::apply::{Setting, step_record};
+use crate::apply::{Recoveries, Setting, step_record};
 use crate::cli::Common;
 use crate::gather::Chooser;
 use crate::host::Host;
@@ -20,6 +20,7 @@ use crate::policy::{self, Decision, Policy};
 use crate::progress::Progress;
 use crate::report::{Output, PolicyView};
 use crate::sysfs::{self, Device};
+use crate::unfinished::Unfinished;
 
 /// How many devices are worked on at a time: the kernel's probes are what takes long, not we.
 const PARALLEL: usize = 64;
@@ -41,6 +42,8 @@ pub struct Context {
     pub is_dry_run: bool,
     /// Where to say how far many devices are.
     pub progress: Progress,
+    /// What was put back of earlier runs, and is not reported yet.
+    pub recoveries: Recoveries,
 }
 
 impl Context {
@@ -54,6 +57,7 @@ impl Context {
             is_timeout_fixed: common.timeout.is_some(),
             is_dry_run: common.dry_run,
             progress: Progress::hidden(),
+            recoveries: Recoveries::default(),
         })
     }
 
@@ -110,7 +114,7 @@ impl Context {
     /// What work on a device needs.
     pub fn setting<'a>(&'a self, observe: &'a (dyn Fn(Address, &str) + Sync)) -> Setting<'a> {
         let (timeout, is_timeout_fixed) = (self.timeout, self.is_timeout_fixed);
-        Setting { host: &self.host, timeout, is_timeout_fixed, observe }
+        Setting { host: &self.host, timeout, is_timeout_fixed, observe, recoveries: &self.recoveries }
     }
 
     /// Reads the policy, and names the files that are none; the second value says whether there were any.
@@ -225,7 +229,8 @@ impl Context {
             loop {
                 let next = queue.lock().expect("no thread panics with the queue").next();
                 let Some((index, &address)) = next else { break };
-                let result = work(address).unwrap_or_else(|failure| self.untouched(address, failure));
+                let mut result = work(address).unwrap_or_else(|failure| self.untouched(address, failure));
+                self.tell_of_earlier(&mut result);
                 results.lock().expect("no thread panics with the results")[index] = Some(result);
                 self.progress.step();
             }
@@ -241,6 +246,28 @@ impl Context {
         });
         let results = results.into_inner().expect("no thread panics with the results");
         results.into_iter().map(|result| result.expect("every device was worked on")).collect()
+    }
+
+    /// Adds what an earlier run was killed at, and what became of that.
+    fn tell_of_earlier(&self, result: &mut DeviceResult) {
+        if let (true, Some(found)) = (self.is_dry_run, Unfinished::abandoned(&self.host, result.address)) {
+            result.warnings.insert(0, format!("{found}; it is put back first, and these steps are from how it is now"));
+        }
+        let Some(recovery) = self.recoveries.take(result.address) else { return };
+        result.steps.splice(0..0, recovery.steps);
+        result.warnings.splice(0..0, recovery.warnings);
+        // What is asked for can make good what failed.
+        if let (None, Outcome::Unchanged) = (&result.error, result.outcome) {
+            result.outcome = if recovery.failure.is_some() { Outcome::Failed } else { Outcome::PutBack };
+            result.error = recovery.failure;
+        }
+    }
+
+    /// The verb of an earlier run that was killed at a device; that is said.
+    pub fn unfinished(&self, address: Address) -> Option<String> {
+        let found = Unfinished::abandoned(&self.host, address)?;
+        self.output.warn(&format!("{address}: {found}: 'vfioctl apply {address}' puts it back"));
+        Some(found.verb)
     }
 
     /// Reports results and gives the exit status: the highest.

@@ -14,6 +14,7 @@ use crate::kernel_name::DriverName;
 use crate::names::Database;
 use crate::report::{self, DeviceView};
 use crate::sysfs::{Device, Overrides};
+use crate::unfinished::Unfinished;
 
 /// How long a listing waits for devices whose lock is held, all together.
 pub const PATIENCE: Duration = Duration::from_millis(500);
@@ -26,6 +27,7 @@ pub fn run(context: &Context, options: &List) -> Result<u8> {
     let mut best = BestOf::new(context.chooser()?);
     let (policy, _) = context.policy();
     let names = Database::open();
+    let unfinished = Unfinished::addresses(&context.host);
     let mut overrides = Overrides::new(&context.host, PATIENCE);
 
     let mut views = Vec::new();
@@ -40,7 +42,9 @@ pub fn run(context: &Context, options: &List) -> Result<u8> {
             context.output.warn(&error.to_string());
             None
         });
-        views.push(DeviceView::new(device, driver_override, name, best, policy_view(&policy, device)));
+        let verb = unfinished.contains(&device.address).then(|| context.unfinished(device.address)).flatten();
+        let view = DeviceView::new(device, driver_override, name, best, policy_view(&policy, device));
+        views.push(view.with_unfinished(verb));
     }
     report::list(context.output, &views)?;
     Ok(0)

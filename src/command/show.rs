@@ -39,7 +39,8 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
     let policy = policy_view(&policy, &device);
     let (driver_override, is_locked) = driver_override(context, address)?;
     let facts = gather::with_users(&context.host, gather::surroundings(&context.host, device, driver_override)?)?;
-    let view = DeviceView::new(&facts.device, facts.driver_override.clone(), names.device, best, policy);
+    let view = DeviceView::new(&facts.device, facts.driver_override.clone(), names.device, best, policy)
+        .with_unfinished(context.unfinished(address));
     // A sibling's driver may have opened the group of a device that is on none.
     let nodes = match facts.is_vfio_device {
         true => Nodes::of(&context.host, facts.device.iommu_group, &facts.vfio_devices),

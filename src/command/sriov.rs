@@ -33,6 +33,7 @@ pub fn run(context: &Context, options: &Sriov) -> Result<u8> {
     };
     match options.count {
         None => {
+            context.unfinished(address);
             let (pf, vfs) = views(context, &context.policy().0, &pf)?;
             report::sriov_show(context.output, &pf, &vfs)?;
             Ok(0)
@@ -80,6 +81,9 @@ fn views(context: &Context, policy: &Policy, pf: &Pf) -> Result<(PfView, Vec<VfV
 /// Sets the number of VFs, and binds them.
 fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Result<u8> {
     context.take_signals();
+    if context.is_dry_run {
+        context.unfinished(device.address);
+    }
     let chooser = context.chooser()?.with_modules();
     context.refuse_other_kernel(&chooser)?;
     let (policy, has_errors) = context.policy();
@@ -108,10 +112,18 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
     let mut work = VfWork::new(context, binder, device.address, policy, request, options.keep_going);
     let done = work.set(device, count, manner.acknowledged);
     context.progress.clear();
-    let Done { previous, steps, result } = match done {
+    let mut earlier = Vec::new();
+    if let Some(recovery) = context.recoveries.take(device.address) {
+        for warning in &recovery.warnings {
+            context.output.warn(&format!("{}: {warning}", device.address));
+        }
+        earlier = recovery.steps;
+    }
+    let Done { previous, mut steps, result } = match done {
         Ok(done) => done,
         Err(failure) => return context.refuse("sriov", &failure),
     };
+    steps.splice(0..0, earlier);
     let mut results = work.results;
     if result.is_err() {
         // What became of the others was undone.

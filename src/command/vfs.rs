@@ -12,7 +12,7 @@ use crate::address::Address;
 use crate::apply::{Job, PfJob, pf_step_record};
 use crate::gather;
 use crate::guard::Uses;
-use crate::libvirt::State;
+use crate::libvirt;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome, StepRecord};
 use crate::plan::{self, Action as DeviceAction, Attempt, BindPlan, Binding, Manner, Step as DeviceStep};
 use crate::policy::{Choice, Decision, Policy};
@@ -91,14 +91,8 @@ impl<'a> VfWork<'a> {
         let (context, address) = (self.context, self.pf);
         let failed = |error: ReadError| Failure::plain(Kind::Failed, format!("{address}: {error}"));
         let (mut vfs, errors) = gather::vfs(&context.host, pf, context.timeout).map_err(failed)?;
-        let (domains, unreadable) = State::of_others(&context.host, None);
-        for error in unreadable {
+        for error in libvirt::name_domains(&context.host, &mut vfs) {
             context.output.warn(&error.to_string());
-        }
-        for vf in &mut vfs {
-            let incarnation = Device::incarnation(&context.host, vf.device.address);
-            let domain = domains.iter().find(|domain| domain.held(vf.device.address, incarnation).is_some());
-            vf.domain = domain.map(|domain| domain.name.clone());
         }
         // How they were bound has to be known, to be put back.
         if let Some(error) = errors.into_iter().next() {

@@ -18,6 +18,8 @@ use crate::plan::Binding;
 use crate::policy::trust;
 use crate::prepare::Preparation;
 use crate::private;
+use crate::sriov::Vf;
+use crate::sysfs::Device;
 
 /// What a domain has.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -156,6 +158,17 @@ impl Held {
         self.before = earlier.and_then(|other| other.before.clone());
         self.prepared = earlier.map(|other| other.prepared.clone()).unwrap_or_default();
     }
+}
+
+/// Says of VFs which domain the hook has taken them for; what cannot be read comes back.
+pub fn name_domains(host: &Host, vfs: &mut [Vf]) -> Vec<StateError> {
+    let (domains, errors) = State::of_others(host, None);
+    for vf in vfs {
+        let incarnation = Device::incarnation(host, vf.device.address);
+        let domain = domains.iter().find(|domain| domain.held(vf.device.address, incarnation).is_some());
+        vf.domain = domain.map(|domain| domain.name.clone());
+    }
+    errors
 }
 
 fn path(host: &Host, uuid: &Uuid) -> PathBuf {

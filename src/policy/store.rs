@@ -22,6 +22,9 @@ use crate::require::Feature;
 /// How the files that are ours begin.
 const OWN: &str = "# Written by 'vfioctl ";
 
+/// How the names of drafts end. They begin with a dot.
+const DRAFT: &str = ".draft";
+
 /// A policy file that could not be written or removed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path}: {source}")]
@@ -130,11 +133,11 @@ impl Draft {
             terms.recipe.map(|recipe| format!("prepare = {recipe}\n")).unwrap_or_default()
         );
         let write = || -> io::Result<NamedTempFile> {
-            // Whatever the umask: what others could change is not believed in all it says.
-            DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
-            // Hidden, so that no reader of the directory takes it for policy.
+            make_directory(directory)?;
+            sweep(host, address);
             let mut file = Builder::new()
-                .prefix(&format!(".{address}."))
+                .prefix(&draft_name(address))
+                .rand_bytes(0)
                 .permissions(Permissions::from_mode(0o644))
                 .tempfile_in(directory)?;
             // The umask counts for what tempfile sets; others' tools may read policy.
@@ -161,6 +164,43 @@ impl Draft {
             .map_err(|source| StoreError { action: "write", path: path.clone(), source })?;
         Ok(path)
     }
+}
+
+/// The devices for which there are drafts: those of runs that were killed, or are at it now.
+pub fn drafts(host: &Host) -> Vec<Address> {
+    let entries = fs::read_dir(&host.policy_directories()[0]).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix('.')?.strip_suffix(DRAFT)?.parse().ok()).collect()
+}
+
+/// Is there a draft that is not in force?
+pub fn has_draft(host: &Host, address: Address) -> bool {
+    draft(host, address).symlink_metadata().is_ok()
+}
+
+/// Removes the draft of a run that was killed. Under the device's lock it is nobody else's.
+pub fn sweep(host: &Host, address: Address) {
+    // It is no policy; that it cannot be removed is no reason to do nothing.
+    let _ = fs::remove_file(draft(host, address));
+}
+
+fn draft(host: &Host, address: Address) -> PathBuf {
+    own_file(host, address).with_file_name(draft_name(address))
+}
+
+/// Hidden, so that no reader of the directory takes it for policy.
+fn draft_name(address: Address) -> String {
+    format!(".{address}{DRAFT}")
+}
+
+/// Whatever the umask: what others could change is not believed in all it says.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+    // What is in it lasts no longer than its own name.
+    sync_directory(directory)
 }
 
 /// Removes the file that `bind` wrote; `false` where there is none.

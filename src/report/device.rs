@@ -35,6 +35,9 @@ pub struct DeviceView {
     vfs: Option<Vec<Address>>,
     best: Option<String>,
     policy: Option<PolicyView>,
+    /// The verb of an earlier run that was killed at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unfinished: Option<String>,
 }
 
 /// What the policy says about a device.
@@ -82,7 +85,13 @@ impl DeviceView {
             vfs: (!device.vfs.is_empty()).then(|| device.vfs.clone()),
             best,
             policy,
+            unfinished: None,
         }
+    }
+
+    /// The same device, at which an earlier run was killed, if one was.
+    pub fn with_unfinished(self, verb: Option<String>) -> DeviceView {
+        DeviceView { unfinished: verb, ..self }
     }
 
     fn is_on_best(&self) -> bool {

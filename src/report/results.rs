@@ -68,7 +68,7 @@ fn text(result: &DeviceResult) -> String {
             }
         }
         Outcome::Bound => {
-            let programs = result.steps.iter().rev().take_while(|step| step.step != "unprepare");
+            let programs = result.steps.iter().rev().take_while(|step| !matches!(step.step, "unprepare" | "put-back"));
             let programs: Vec<_> = programs.filter(|step| step.step == "prepare" && step.done).collect();
             for step in programs.into_iter().rev() {
                 let target = printable(step.target.as_deref().unwrap_or_default());
@@ -78,7 +78,8 @@ fn text(result: &DeviceResult) -> String {
                     if was { "already prepared:" } else { "prepared:" }
                 ));
             }
-            if let Some(step) = result.steps.iter().rev().find(|step| step.step == "bind") {
+            let own = result.steps.iter().rev().take_while(|step| step.step != "put-back");
+            if let Some(step) = own.into_iter().find(|step| step.step == "bind") {
                 let target = step.target.as_deref().unwrap_or_default();
                 text.push_str(&format!("{address}: {} {}\n", printable(target), printable(&step.reason)));
             }
@@ -100,6 +101,10 @@ fn text(result: &DeviceResult) -> String {
         }
         Outcome::Unchanged => {
             text.push_str(&format!("{address}: unchanged, on {}{}\n", name(&result.driver), saved(result)))
+        }
+        Outcome::PutBack => {
+            let back = format!("put back, on {}", name(&result.driver));
+            text.push_str(&format!("{address}: {}{}\n", styled(GOOD, &back), saved(result)));
         }
         Outcome::Imported => {
             text.push_str(&format!("{address}: {}{}\n", styled(GOOD, "taken over from driverctl"), saved(result)));

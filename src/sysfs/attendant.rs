@@ -4,18 +4,27 @@
 //! A write to `bind` or `unbind` can sleep in the kernel for ever, and on older kernels so can a read of `driver_override`.
 //! A thread stuck there keeps its whole process from ending, SIGKILL or not. So such calls are made by a child process,
 //! this program again: it is told one at a time and answers with what came of it.
+//!
+//! With each call goes the device's lock, an open file: should this process be killed, the device stays locked until the
+//! call is over.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{self, Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
 use serde::{Deserialize, Serialize};
 use sysfs_class::SysClass;
 
@@ -33,17 +42,21 @@ const GLANCE: Duration = Duration::from_millis(100);
 /// How long the end of those that have nothing to do is waited for.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// More than any request has.
+const REQUEST: usize = 1 << 14;
+
 /// The other process.
 pub struct Attendant {
     /// `None`: it was left behind in the kernel, and the next call wants another.
     channel: Option<Channel>,
     is_undoing: bool,
+    lock: Option<OwnedFd>,
 }
 
 /// The way to it and back.
 struct Channel {
     pid: u32,
-    requests: ChildStdin,
+    requests: OwnedFd,
     answers: Receiver<io::Result<Answer>>,
 }
 
@@ -95,10 +108,12 @@ pub struct GivenUp {
 
 impl Channel {
     fn open() -> io::Result<Channel> {
+        // Each request is one message.
+        let (requests, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let mut child = Command::new("/proc/self/exe")
             .arg0("vfioctl")
             .arg(ARGUMENT)
-            .stdin(Stdio::piped())
+            .stdin(theirs)
             .stdout(Stdio::piped())
             // A pipe of the caller's that a stuck process held open would make the caller wait as well.
             .stderr(Stdio::null())
@@ -108,7 +123,6 @@ impl Channel {
             .process_group(0)
             .spawn()?;
         let pid = child.id();
-        let requests = child.stdin.take().expect("it was asked to be piped");
         let output = child.stdout.take().expect("it was asked to be piped");
         let (sender, answers) = mpsc::channel();
         // It ends with its input; a stuck one when the kernel lets go of it.
@@ -139,7 +153,12 @@ fn channel() -> io::Result<Channel> {
 impl Attendant {
     /// Starts the process, unless there is one with nothing to do.
     pub fn start() -> io::Result<Attendant> {
-        Ok(Attendant { channel: Some(channel()?), is_undoing: false })
+        Ok(Attendant { channel: Some(channel()?), is_undoing: false, lock: None })
+    }
+
+    /// From now on, every call keeps this lock until it is over, whatever becomes of us.
+    pub fn hold(&mut self, lock: OwnedFd) {
+        self.lock = Some(lock);
     }
 
     /// From now on, calls put something back: who wishes to stop wishes for these too.
@@ -176,11 +195,10 @@ impl Attendant {
         // The process is in another directory than we.
         let (directory, device) = (path::absolute(directory)?, device.map(path::absolute).transpose()?);
         let attribute = attribute.to_string();
-        let mut line = serde_json::to_vec(&Request { directory, attribute, value, device }).map_err(io::Error::from)?;
-        line.push(b'\n');
+        let request = serde_json::to_vec(&Request { directory, attribute, value, device }).map_err(io::Error::from)?;
         // Back in its place only with an answer.
-        let mut channel = self.channel.take().map_or_else(channel, Ok)?;
-        channel.requests.write_all(&line)?;
+        let channel = self.channel.take().map_or_else(channel, Ok)?;
+        send(&channel.requests, &request, self.lock.as_ref())?;
         let begun = Instant::now();
         let limit = begun + timeout;
         loop {
@@ -205,6 +223,34 @@ impl Attendant {
     }
 }
 
+fn send(socket: &OwnedFd, request: &[u8], lock: Option<&OwnedFd>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    let lock: Vec<_> = lock.into_iter().map(AsFd::as_fd).collect();
+    if !lock.is_empty() {
+        rights.push(SendAncillaryMessage::ScmRights(&lock));
+    }
+    sendmsg(socket, &[IoSlice::new(request)], &mut rights, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// A request, and the lock that came with it; `None`: nobody is there any more.
+fn receive(socket: impl AsFd) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
+    let mut bytes = vec![0; REQUEST];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = RecvAncillaryBuffer::new(&mut space);
+    let length = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut rights, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    if length == 0 {
+        return Ok(None);
+    }
+    let locks = rights.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(locks) => locks.collect(),
+        _ => Vec::new(),
+    });
+    let locks = locks.collect();
+    Ok(Some((serde_json::from_slice(&bytes[..length])?, locks)))
+}
+
 /// Ends those that have nothing to do, and waits for that: what is left when a service's main process ends, systemd kills,
 /// and says so.
 pub fn dismiss() {
@@ -217,15 +263,17 @@ pub fn dismiss() {
     }
 }
 
-/// The process's own side: does what standard input says, answers on standard output, ends with its input.
-pub fn serve(requests: impl BufRead, mut answers: impl Write) -> io::Result<()> {
+/// The process's own side: does what `requests`, a socket, says, answers on standard output, ends with its input.
+pub fn serve(requests: impl AsFd, mut answers: impl Write) -> io::Result<()> {
     // A service that is stopped has the signal sent to all its processes: what was begun, and putting it back, goes on.
     interrupt::take_over()?;
     // Started through /proc/self/exe it would show as "exe" to someone who looks for what is stuck.
     rustix::thread::set_name(c"vfioctl")?;
-    for line in requests.lines() {
-        let request: Request = serde_json::from_str(&line?)?;
-        serde_json::to_writer(&mut answers, &attend(&request))?;
+    while let Some((request, lock)) = receive(&requests)? {
+        let answer = attend(&request);
+        // Whoever hears of the end finds the device as unlocked as we leave it.
+        drop(lock);
+        serde_json::to_writer(&mut answers, &answer)?;
         answers.write_all(b"\n")?;
         answers.flush()?;
     }
@@ -259,7 +307,33 @@ fn attend(request: &Request) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{FlockOperation, flock};
+
     use super::*;
+
+    #[test]
+    fn a_request_under_way_keeps_its_lock() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("lock");
+        std::fs::write(&path, "").unwrap();
+        let open = || OwnedFd::from(std::fs::File::open(&path).unwrap());
+        let is_locked = || flock(open(), FlockOperation::NonBlockingLockExclusive).is_err();
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let lock = open();
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let (directory, attribute) = (root.path().to_path_buf(), "lock".to_string());
+        let request = Request { directory, attribute, value: None, device: None };
+        send(&ours, &serde_json::to_vec(&request).unwrap(), Some(&lock)).unwrap();
+        // So it is when the one process is killed: sent and not yet read, read and not yet done, done.
+        drop((lock, ours));
+        assert!(is_locked());
+        let received = receive(&theirs).unwrap().unwrap();
+        assert!(is_locked());
+        drop(received);
+        assert!(!is_locked());
+        assert!(receive(&theirs).unwrap().is_none());
+    }
 
     #[test]
     fn it_reads_writes_and_answers() {
@@ -273,13 +347,17 @@ mod tests {
                 value: value.map(str::to_string),
                 device: None,
             };
-            serde_json::to_string(&request).unwrap() + "\n"
+            serde_json::to_vec(&request).unwrap()
         };
-        let input = request("driver_override", None)
-            + &request("driver_override", Some("vfio-pci"))
-            + &request("no_such_attribute", Some("x"));
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let lock = OwnedFd::from(std::fs::File::open(&attribute).unwrap());
+        send(&ours, &request("driver_override", None), None).unwrap();
+        send(&ours, &request("driver_override", Some("vfio-pci")), Some(&lock)).unwrap();
+        send(&ours, &request("no_such_attribute", Some("x")), Some(&lock)).unwrap();
+        drop(ours);
         let mut output = Vec::new();
-        serve(input.as_bytes(), &mut output).unwrap();
+        serve(theirs, &mut output).unwrap();
         let answers: Vec<Answer> =
             String::from_utf8(output).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let missing = Answer::NotOpened(Errno::NOENT.raw_os_error());

@@ -13,6 +13,7 @@ use super::stuck;
 use crate::address::Address;
 use crate::host::Host;
 use crate::kernel_name::DriverName;
+use crate::lock::DeviceLock;
 
 /// The writes a device's binding needs, on one host, each given up on after a while.
 pub struct Control<'a> {
@@ -110,9 +111,11 @@ pub fn describe(errno: Errno) -> String {
 }
 
 impl<'a> Control<'a> {
-    /// Starts the process that writes. Each write is given up on after `timeout`.
-    pub fn start(host: &'a Host, timeout: Duration) -> io::Result<Control<'a>> {
-        Ok(Control { host, timeout, attendant: Attendant::start()? })
+    /// Starts the process that writes. Each write is given up on after `timeout`, and keeps `lock` until it is over.
+    pub fn start(host: &'a Host, timeout: Duration, lock: &DeviceLock) -> io::Result<Control<'a>> {
+        let mut attendant = Attendant::start()?;
+        attendant.hold(lock.share()?);
+        Ok(Control { host, timeout, attendant })
     }
 
     /// From now on, gives up on a write after `timeout`.

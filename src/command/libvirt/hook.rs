@@ -27,6 +27,7 @@ use crate::policy::{Decision, Policy};
 use crate::prepare::Preparation;
 use crate::report;
 use crate::sysfs::{self, Device, Overrides};
+use crate::unfinished::Unfinished;
 
 /// Does what libvirt asks for.
 pub fn run(context: &Context, options: &Hook) -> Result<u8> {
@@ -204,6 +205,11 @@ fn look(context: &Context, address: Address, again: &[Held]) -> Result<Held> {
         if held.before.is_some() {
             return Ok(held.clone());
         }
+    }
+    // What an earlier run was killed at is put back before anything else is done.
+    let killed = Unfinished::abandoned(&context.host, address).filter(|found| found.incarnation == incarnation);
+    if let Some(before) = killed.and_then(|found| found.before()) {
+        return Ok(Held { address, incarnation, driver: None, before: Some(before), prepared: Vec::new() });
     }
     let driver = gather::driver_of(&context.host, address)?;
     let driver_override = Overrides::new(&context.host, context.timeout)
