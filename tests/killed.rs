@@ -1,0 +1,507 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The program killed by SIGKILL at any point of its work: the next run puts right what was left half done, and says so.
+//!
+//! The sweeps have strace kill it before one system call after the other, from the device's lock on. Those that are killed at
+//! a step hang there (a fault of the simulated host), so that it is known where.
+
+mod support;
+
+use support::ran::{Ran, on};
+
+const VF: &str = "0000:3b:00.1";
+const PF: &str = "0000:3b:00.0";
+
+/// What the scripts have in common. `state DEVICE` prints its driver, its override, the files of policy and what is left of
+/// runs; `until_so TEST` waits; `killed COMMAND` runs one until something hangs, and kills it.
+const COMMON: &str = r#"
+S=/sys/bus/pci/devices
+left() { ls -A "$1" 2>/dev/null | tr '\n' ' ' | sed 's/ $//; s/ /,/g'; }
+state() {
+    d=$(readlink $S/$1/driver); d=${d##*/}
+    echo "${d:-none} $(cat $S/$1/driver_override) policy=$(left /etc/vfioctl.d) left=$(left /run/vfioctl/unfinished)"
+}
+until_so() {
+    n=0
+    until eval "$1"; do
+        n=$((n + 1)); [ $n -lt 1000 ] || { echo "waited in vain for $1" >&2; exit 99; }
+        sleep 0.01
+    done
+}
+killed() {
+    "$@" >/dev/null 2>&1 & pid=$!
+    until_so 'simhost ctl blocked | grep [a-z] >/dev/null'
+    kill -9 $pid; wait $pid 2>/dev/null
+}
+"#;
+
+fn script(host: &str, faults: &[&str], script: &str) -> Ran {
+    let text = format!("vfioctl={}\n{COMMON}{script}", support::VFIOCTL);
+    on(&support::fixtures().join(host), faults, &["sh", "-c", &text])
+}
+
+/// Which system calls it is killed at.
+enum Points {
+    /// All.
+    All,
+    /// Those that leave something behind.
+    Lasting,
+    /// Those of them that are about devices and records.
+    Steps,
+}
+
+/// What is swept.
+struct Sweep<'a> {
+    host: &'a str,
+    device: &'a str,
+    /// Done before the run that is killed.
+    before: &'a str,
+    killed: &'a str,
+    next: &'a str,
+    /// Makes all as it was at first.
+    after: &'a str,
+    points: Points,
+}
+
+/// How one run was left, and what the next made of it.
+#[derive(Debug)]
+struct Point {
+    _place: String,
+    left: String,
+    status: String,
+    state: String,
+    said: String,
+}
+
+/// Kills a run at each point. The last is one that came to its end.
+fn sweep(sweep: &Sweep) -> Vec<Point> {
+    let Sweep { host, device, before, killed, next, after, points } = sweep;
+    let filter = match points {
+        Points::All => ".",
+        Points::Steps => "^(sendmsg|rename|unlink) ",
+        Points::Lasting => "^(sendmsg|rename|renameat|unlink|mkdir|fsync|write|clone3|exit_group) ",
+    };
+    let text = format!(
+        r#"
+        set -u
+        {{ {before}; }} >&2
+        strace -o /run/log $vfioctl {killed} >/dev/null 2>&1 || exit 9
+        {{ {next}; }} >/dev/null 2>&1
+        {{ {after}; }} >&2
+        # Each call counts by itself; the first flock is the device's lock.
+        sed -n 's/^\([a-z0-9_]*\)(.*/\1/p' /run/log |
+            awk '{{ n[$1]++; if ($1 == "flock") on = 1; if (on) print $1, n[$1] }}' | grep -E '{filter}' >/run/points
+        # A point that is never come to: the run ends.
+        echo 'flock 100' >>/run/points
+        while read -r call number; do
+            {{ {before}; }} >&2
+            strace -o /dev/null -e trace=$call -e inject=$call:signal=SIGKILL:when=$number $vfioctl {killed} >/dev/null 2>&1
+            killed=$?
+            left=$(left /run/vfioctl/unfinished)
+            {{ {next}; }} >/run/said 2>&1
+            status=$?
+            echo "$call $number|$killed $left|$status|$(state {device})|$(tr '\n' ' ' </run/said)"
+            {{ {after}; }} >&2
+        done </run/points"#
+    );
+    let ran = script(host, &[], &text);
+    ran.assert_status(0);
+    let points: Vec<Point> = ran
+        .stdout
+        .lines()
+        .map(|line| {
+            let parts: Vec<String> = line.splitn(5, '|').map(str::to_string).collect();
+            let [_place, left, status, state, said] = parts.try_into().unwrap_or_else(|_| panic!("{line}"));
+            Point { _place, left, status, state, said }
+        })
+        .collect();
+    let last = points.last().unwrap_or_else(|| panic!("nothing was killed: {}", ran.stderr));
+    assert!(last.left.starts_with("0 "), "{last:?}");
+    for point in &points {
+        assert!(point.left.starts_with("137") || point.left.trim() == "0", "{point:?}");
+        assert_eq!(point.status, "0", "{point:?}");
+        assert!(point.state.ends_with(" left="), "{point:?}");
+        // What was left half done is spoken of, and nothing else.
+        let has_record = point.left.split([' ', ',']).any(|name| name == *device);
+        assert_eq!(point.said.contains("was killed"), has_record, "{point:?}");
+    }
+    let (killed, half) = (count(&points, "137"), points.iter().filter(|point| point.left.contains(device)).count());
+    assert!(killed >= 8 && half >= 3, "{killed} {half}");
+    points
+}
+
+fn count(points: &[Point], status: &str) -> usize {
+    points.iter().filter(|point| point.left.starts_with(status)).count()
+}
+
+#[track_caller]
+fn assert_states(points: &[Point], expected: &[&str]) {
+    for point in points {
+        assert!(expected.contains(&point.state.as_str()), "{point:?}");
+    }
+    // Each of them does occur.
+    for state in expected {
+        assert!(points.iter().any(|point| point.state == *state), "{state}");
+    }
+}
+
+const NATIVE: &str = "mlx5_core (null) policy= left=";
+const BOUND: &str = "mlx5_vfio_pci mlx5_vfio_pci policy=0000:3b:00.1.toml left=";
+
+// ---- at any point
+
+#[test]
+fn a_bind_killed_at_any_point_is_finished_by_the_next() {
+    let points = sweep(&Sweep {
+        host: "connectx",
+        device: VF,
+        before: "true",
+        killed: "bind 3b:00.1",
+        next: "$vfioctl bind 3b:00.1",
+        after: "$vfioctl unbind 3b:00.1",
+        points: Points::All,
+    });
+    assert!(points.len() > 100, "{}", points.len());
+    assert_states(&points, &[BOUND]);
+}
+
+#[test]
+fn a_bind_killed_at_any_point_is_undone_by_apply() {
+    let points = sweep(&Sweep {
+        host: "connectx",
+        device: VF,
+        before: "true",
+        killed: "bind 3b:00.1",
+        next: "$vfioctl apply",
+        after: "$vfioctl unbind 3b:00.1",
+        points: Points::Lasting,
+    });
+    // All of it or nothing: what was chosen is in force once its file is, and not before.
+    assert_states(&points, &[NATIVE, BOUND]);
+}
+
+#[test]
+fn a_bind_killed_at_any_point_can_be_given_back() {
+    let points = sweep(&Sweep {
+        host: "connectx",
+        device: VF,
+        before: "true",
+        killed: "bind 3b:00.1",
+        next: "$vfioctl unbind 3b:00.1",
+        after: "true",
+        points: Points::Lasting,
+    });
+    assert_states(&points, &[NATIVE]);
+}
+
+#[test]
+fn an_unbind_killed_at_any_point_is_undone_by_apply_or_finished_by_the_next() {
+    for (next, expected) in [("apply", &[BOUND, NATIVE][..]), ("unbind 3b:00.1", &[NATIVE]), ("bind 3b:00.1", &[BOUND])]
+    {
+        let points = sweep(&Sweep {
+            host: "connectx",
+            device: VF,
+            before: "$vfioctl bind 3b:00.1",
+            killed: "unbind 3b:00.1",
+            next: &format!("$vfioctl {next}"),
+            after: "$vfioctl unbind 3b:00.1",
+            points: Points::Lasting,
+        });
+        assert_states(&points, expected);
+    }
+}
+
+#[test]
+fn an_apply_killed_at_any_point_is_finished_by_the_next() {
+    let points = sweep(&Sweep {
+        host: "connectx",
+        device: VF,
+        before: "printf '[[device]]\\naddress = \"0000:3b:00.1\"\\ndriver = \"vfio-pci\"\\n' >/etc/vfioctl.d/50-x.toml",
+        killed: "apply",
+        next: "$vfioctl apply",
+        after: "$vfioctl unbind 3b:00.1 2>&1",
+        points: Points::Lasting,
+    });
+    assert_states(&points, &["vfio-pci vfio-pci policy=50-x.toml left="]);
+}
+
+#[test]
+fn vfs_half_made_are_put_back_or_made_anew() {
+    let vfs = "$(echo $(for v in $S/0000:3b:00.0/virtfn*; do d=$(readlink $v/driver); echo ${d##*/}:$(cat $v/driver_override); done))";
+    for (next, expected) in [
+        ("sriov 3b:00.0 2 --driver vfio-pci", &["2 1 vfio-pci:vfio-pci vfio-pci:vfio-pci"][..]),
+        (
+            "apply",
+            &["3 1 mlx5_core:(null) mlx5_core:(null) vfio-pci:vfio-pci", "2 1 vfio-pci:vfio-pci vfio-pci:vfio-pci"],
+        ),
+    ] {
+        let points = sweep(&Sweep {
+            host: "connectx",
+            device: PF,
+            before: "$vfioctl sriov 3b:00.0 0 --force=interface && $vfioctl sriov 3b:00.0 3 && \
+                     $vfioctl bind --no-save --driver vfio-pci 3b:00.3",
+            killed: "sriov 3b:00.0 2 --driver vfio-pci --force=interface",
+            next: &format!(
+                "{{ $vfioctl {next}; status=$?; echo \"<$(cat $S/{PF}/sriov_numvfs) \
+                 $(cat $S/{PF}/sriov_drivers_autoprobe) {vfs}>\"; [ $status = 0 ]; }}"
+            ),
+            after: "true",
+            points: Points::Steps,
+        });
+        for point in &points {
+            let shown = point.said.split_once('<').and_then(|(_, rest)| rest.split_once('>')).unwrap().0;
+            assert!(expected.contains(&shown), "{point:?}");
+        }
+    }
+}
+
+// ---- while the kernel or a program is at it
+
+#[test]
+fn what_the_killed_run_had_the_kernel_do_is_waited_for() {
+    let writes = ["driver_override mlx5_vfio_pci", "mlx5_core/unbind 0000:3b:00.1"];
+    let ran = script(
+        "connectx",
+        &["0000:3b:00.1:unbind:block:once"],
+        "killed $vfioctl bind 3b:00.1
+         $vfioctl apply --json & sleep 0.7
+         simhost ctl journal | grep -c '\"data\"' >&2
+         simhost ctl release >/dev/null; wait $!; state 0000:3b:00.1 >&2",
+    );
+    ran.assert_status(0);
+    // The device's lock is held by whoever is still at it: meanwhile the next has written nothing.
+    assert_eq!(ran.stderr.lines().collect::<Vec<_>>(), ["2", NATIVE], "{}", ran.stderr);
+    assert_eq!(ran.writes()[..2], writes);
+    assert_eq!(ran.writes()[2..], ["driver_override mlx5_core", "mlx5_core/bind 0000:3b:00.1", "driver_override"]);
+    let result = ran.result();
+    assert_eq!(result["outcome"], "put-back");
+    let steps: Vec<&str> = result["steps"].as_array().unwrap().iter().map(|s| s["step"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["override", "bind", "clear-override", "put-back"]);
+    let warning = result["warnings"][0].as_str().unwrap();
+    assert!(
+        warning.contains("an earlier 'vfioctl bind' was killed: put back: it is on mlx5_core, no override"),
+        "{warning}"
+    );
+    ran.assert_as_before();
+}
+
+#[test]
+fn a_device_that_is_still_stuck_is_not_touched_and_put_back_later() {
+    let ran = script(
+        "connectx",
+        &["0000:3b:00.1:unbind:block:once"],
+        "killed $vfioctl bind 3b:00.1
+         $vfioctl apply --timeout 1 3b:00.1; echo $?; ls /run/vfioctl/unfinished
+         simhost ctl release >/dev/null; $vfioctl apply; state 0000:3b:00.1",
+    );
+    ran.assert_status(0);
+    assert!(ran.stderr.contains("another vfioctl has worked on this device for 1 s"), "{}", ran.stderr);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines, ["7", "0000:3b:00.1", "0000:3b:00.1: put back, on mlx5_core", NATIVE], "{}", ran.stderr);
+}
+
+#[test]
+fn a_module_that_is_being_loaded_does_not_take_the_device_afterwards() {
+    let ran = script(
+        "connectx",
+        &["module=mlx5_vfio_pci:block:once"],
+        "killed $vfioctl bind 3b:00.1; state 0000:3b:00.1
+         $vfioctl apply >/dev/null; state 0000:3b:00.1
+         simhost ctl release >/dev/null
+         until_so '[ -e /sys/bus/pci/drivers/mlx5_vfio_pci ]'
+         state 0000:3b:00.1; $vfioctl bind 3b:00.1 >/dev/null; state 0000:3b:00.1",
+    );
+    ran.assert_status(0);
+    let half = "none mlx5_vfio_pci policy=.0000:3b:00.1.draft left=0000:3b:00.1";
+    assert_eq!(ran.stdout.lines().collect::<Vec<_>>(), [half, NATIVE, NATIVE, BOUND], "{}", ran.stderr);
+}
+
+#[test]
+fn what_was_prepared_is_undone_also_if_it_was_killed_meanwhile() {
+    // The second step is killed while it runs: it may have done its work.
+    let policy = "[[device]]\naddress = \"0000:3b:00.1\"\ndriver = \"auto\"\nprepare = [\
+        { run = [\"/run/x/do\", \"1\"], undo = [\"/run/x/undo\", \"1\"] }, \
+        { run = [\"/run/x/do\", \"2\"], undo = [\"/run/x/undo\", \"2\"] }, \
+        { run = [\"/run/x/do\", \"3\"], undo = [\"/run/x/undo\", \"3\"] }]\n";
+    let ran = script(
+        "connectx",
+        &[],
+        &format!(
+            "mkdir /run/x; cat >/etc/vfioctl.d/50-x.toml <<'END'\n{policy}END\n
+             printf '#!/bin/sh\\necho do $1 >>/run/x/log; [ $1 != 2 ] || exec sleep 30\\n' >/run/x/do
+             printf '#!/bin/sh\\necho undo $1 >>/run/x/log\\n' >/run/x/undo
+             chmod +x /run/x/do /run/x/undo
+             $vfioctl apply >/dev/null 2>&1 & pid=$!
+             until_so 'grep -qs do.2 /run/x/log'
+             kill -9 $pid; wait $pid
+             rm /etc/vfioctl.d/50-x.toml
+             $vfioctl apply; cat /run/x/log; state 0000:3b:00.1"
+        ),
+    );
+    ran.assert_status(0);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    let put_back = "0000:3b:00.1: put back, on mlx5_core";
+    assert_eq!(lines, [put_back, "do 1", "do 2", "undo 2", "undo 1", NATIVE], "{}", ran.stderr);
+}
+
+#[test]
+fn a_pf_killed_while_its_vfs_are_made_is_put_back_once_that_is_over() {
+    let ran = script(
+        "connectx",
+        &["0000:3b:00.0:sriov:block:nth=2"],
+        "killed $vfioctl sriov 3b:00.0 6
+         (sleep 0.5; simhost ctl release >/dev/null) &
+         $vfioctl sriov 3b:00.0 >&2
+         $vfioctl apply; state 0000:3b:00.0; cat $S/0000:3b:00.0/sriov_numvfs $S/0000:3b:00.0/sriov_drivers_autoprobe",
+    );
+    ran.assert_status(0);
+    let warning = "an earlier 'vfioctl sriov' was killed: it had 4 VFs and was to have 6; put back: it has 4 VFs, \
+                   sriov_drivers_autoprobe 1";
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+    assert!(ran.stdout.ends_with("\n4\n1\n"), "{}", ran.stdout);
+    // With their drivers, as far as they had some.
+    ran.assert_as_before();
+}
+
+#[test]
+fn vfs_that_are_used_by_now_stay() {
+    let ran = script(
+        "connectx",
+        &["0000:3b:00.0:vf_autoprobe:block:nth=2"],
+        "$vfioctl sriov 3b:00.0 0 >/dev/null
+         killed $vfioctl sriov 3b:00.0 2 --driver vfio-pci; simhost ctl release >/dev/null
+         exec 3<>/dev/vfio/$(basename $(readlink $S/0000:3b:00.1/iommu_group))
+         $vfioctl apply; cat $S/0000:3b:00.0/sriov_numvfs $S/0000:3b:00.0/sriov_drivers_autoprobe; ls /run/vfioctl/unfinished",
+    );
+    ran.assert_status(0);
+    assert!(ran.stderr.contains("the VFs were left as they are: 0000:3b:00.0: VFs are in use"), "{}", ran.stderr);
+    assert!(ran.stdout.ends_with("\n2\n1\n"), "{}", ran.stdout);
+}
+
+// ---- what is not put back
+
+#[test]
+fn what_somebody_else_has_done_since_is_left_so() {
+    for (since, expected, words) in [
+        (
+            "echo igb >$S/0000:3b:00.1/driver_override",
+            "none igb policy= left=",
+            "it is on no driver, override \"igb\", which is not its doing: it was left so",
+        ),
+        // Another device is at that address.
+        (
+            "echo 0 >$S/0000:3b:00.0/sriov_numvfs; echo 4 >$S/0000:3b:00.0/sriov_numvfs; \
+             echo vfio-pci >$S/0000:3b:00.1/driver_override",
+            "mlx5_core vfio-pci policy= left=",
+            "that device is gone, and nothing is left to put back",
+        ),
+        // A guest has it.
+        (
+            "modprobe vfio-pci; echo 0000:3b:00.1 >/sys/bus/pci/drivers_probe; \
+             exec 3<>/dev/vfio/$(basename $(readlink $S/0000:3b:00.1/iommu_group))",
+            "vfio-pci vfio-pci policy= left=",
+            "it was left so: 0000:3b:00.1 is in use: sh (pid",
+        ),
+    ] {
+        let text = format!(
+            "killed $vfioctl bind --driver vfio-pci 3b:00.1; simhost ctl release >/dev/null
+             until_so '[ ! -e $S/0000:3b:00.1/driver ]'
+             {since}; $vfioctl apply; state 0000:3b:00.1"
+        );
+        let ran = script("connectx", &["0000:3b:00.1:unbind:block:once"], &text);
+        ran.assert_status(0);
+        assert_eq!(ran.stdout.lines().last(), Some(expected), "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_record_that_others_could_have_written_is_set_aside() {
+    for (spoil, words) in [
+        ("chmod 777 /run/vfioctl", "/run/vfioctl may be written by others than root (mode 0777)"),
+        ("chmod 666 $record", "may be written by others than root (mode 0666)"),
+        ("chown 1000 $record", "is not root's"),
+        ("echo '{' >$record", "EOF while parsing"),
+        ("sed -i 's/\"schema\":1/\"schema\":9/' $record", "schema 9 is not known"),
+    ] {
+        let text = format!(
+            "killed $vfioctl bind 3b:00.1; simhost ctl release >/dev/null
+             until_so '[ ! -e $S/0000:3b:00.1/driver ]'
+             record=/run/vfioctl/unfinished/0000:3b:00.1; {spoil}
+             $vfioctl apply; state 0000:3b:00.1; $vfioctl unbind 3b:00.1; state 0000:3b:00.1"
+        );
+        let ran = script("connectx", &["0000:3b:00.1:unbind:block:once"], &text);
+        ran.assert_status(0);
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("the file is /run/vfioctl/unfinished/0000:3b:00.1.set-aside now"),
+            "{}",
+            ran.stderr
+        );
+        let states: Vec<&str> = ran.stdout.lines().filter(|line| line.contains("left=")).collect();
+        let left = "left=0000:3b:00.1.set-aside";
+        assert_eq!(states, [format!("none mlx5_vfio_pci policy= {left}"), format!("mlx5_core (null) policy= {left}")]);
+    }
+}
+
+#[test]
+fn what_cannot_be_put_back_is_said_and_does_not_stand_in_the_way() {
+    let ran = script(
+        "connectx",
+        &["0000:3b:00.1:unbind:block:once", "0000:3b:00.1:probe:errno=EIO:once"],
+        "killed $vfioctl bind 3b:00.1; simhost ctl release >/dev/null
+         simhost ctl fault 0000:3b:00.1:bind:errno=EIO
+         $vfioctl apply; echo $?; state 0000:3b:00.1; $vfioctl apply",
+    );
+    ran.assert_status(0);
+    assert!(ran.stderr.contains("was killed: it could not be put back: 0000:3b:00.1: writing"), "{}", ran.stderr);
+    assert!(ran.stdout.starts_with("8\nnone "), "{}", ran.stdout);
+    assert!(ran.stdout.contains(" left=\n"), "{}", ran.stdout);
+}
+
+// ---- what is shown
+
+#[test]
+fn unfinished_work_shows_and_work_under_way_does_not() {
+    let shown = "$vfioctl show --json 3b:00.1 | grep unfinished; $vfioctl list --json | grep -c unfinished
+                 $vfioctl bind --dry-run 3b:00.1 | tail -n 1; echo end";
+    let ran = script(
+        "connectx",
+        &["0000:3b:00.1:unbind:block:once"],
+        &format!(
+            "$vfioctl bind 3b:00.1 & pid=$!
+             until_so 'simhost ctl blocked | grep [a-z] >/dev/null'
+             {shown}
+             kill -9 $pid; simhost ctl release >/dev/null; flock /run/vfioctl/0000:3b:00.1.lock true
+             {shown}; state 0000:3b:00.1"
+        ),
+    );
+    ran.assert_status(0);
+    let (before, after) = ran.stdout.split_once("end\n").unwrap();
+    assert!(before.starts_with("0\n"), "{before}");
+    assert!(after.contains("\"unfinished\": \"bind\"\n1\n"), "{after}");
+    let hint = "0000:3b:00.1: an earlier 'vfioctl bind' was killed at it: 'vfioctl apply 0000:3b:00.1' puts it back";
+    assert_eq!(ran.stderr.matches(hint).count(), 2, "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("it is put back first, and these steps are from how it is now").count(), 1);
+    // Who looks changes nothing.
+    assert!(after.ends_with("none mlx5_vfio_pci policy=.0000:3b:00.1.draft left=0000:3b:00.1\n"), "{after}");
+}
+
+#[test]
+fn work_that_comes_to_an_end_leaves_no_record() {
+    for (faults, command, status) in [
+        (&[][..], "bind 3b:00.1", 0),
+        (&["0000:3b:00.1:probe:errno=EIO"][..], "bind --strict 3b:00.1", 8),
+        (&["0000:3b:00.1:override:errno=EIO:once"][..], "bind --strict 3b:00.1", 1),
+        (&["0000:3b:00.1:unbind:block"][..], "bind --timeout 1 3b:00.1", 7),
+        (&["0000:3b:00.0:sriov:errno=EIO:nth=2"][..], "sriov 3b:00.0 6", 1),
+        (&[][..], "sriov 3b:00.0 6", 0),
+    ] {
+        let ran = script(
+            "connectx",
+            faults,
+            &format!("$vfioctl {command}; status=$?; left /run/vfioctl/unfinished; exit $status"),
+        );
+        ran.assert_status(status);
+        assert!(!ran.stdout.ends_with("00.1") && !ran.stdout.ends_with("00.0"), "{command}: {}", ran.stdout);
+    }
+}
