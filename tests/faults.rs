@@ -823,6 +823,111 @@ fn whatever_goes_wrong_the_report_is_true() {
     assert_eq!(broken, 0, "{} cases", failures.iter().filter(|number| **number > 0).count());
 }
 
+// ---- killed
+
+/// At every step that a verb takes it is killed, with the process that writes for it. The next run, of the same verb or of
+/// `apply`, puts that right.
+#[test]
+fn who_is_killed_is_put_right_by_the_next_run() {
+    let verbs = verbs();
+    let started = Instant::now();
+    let only = env::var("VFIOCTL_CASE").ok();
+    let places = in_parallel(THREADS, &verbs.iter().collect::<Vec<_>>(), |verb| places(verb));
+    let mut cases: Vec<(Case<'_>, bool)> = Vec::new();
+    for (verb, places) in verbs.iter().zip(&places) {
+        for (place, times) in places {
+            for nth in 1..=*times {
+                let fault = format!("{place}:kill:nth={nth}");
+                for is_applied in [false, true].into_iter().take(if verb.is_sriov() { 1 } else { 2 }) {
+                    let next = if is_applied { "then apply" } else { "then again" };
+                    let name = format!("{}; {fault}; {next}", verb.name);
+                    cases.push((Case { verb, name, faults: vec![fault.clone()] }, is_applied));
+                }
+            }
+        }
+    }
+    cases.retain(|(case, _)| only.as_ref().is_none_or(|only| case.name == *only));
+    assert!(!cases.is_empty(), "there is no case {only:?}");
+    let broken: usize = in_parallel(THREADS, &cases, |(case, is_applied)| {
+        let trial = case.verb.trial(case.faults.clone());
+        let apply = format!("vfioctl apply --json {}", case.verb.subjects.join(" "));
+        let next = if *is_applied { &apply } else { &trial.command };
+        let command = format!(
+            "{{ {}\n}} >$work/first 2>&1; echo first $? >&2; simhost ctl mend >/dev/null; {SETTLED}\n{next}",
+            trial.command
+        );
+        let trace = Trial { command, afterwards: String::new(), ..trial.clone() }.run();
+        let broken = check_after_kill(case.verb, *is_applied, &trace);
+        if !broken.is_empty() || only.is_some() {
+            let (shown, name) = (trace.shown(), &case.name);
+            say(&format!(
+                "\n{name}\n  {}\n{shown}\n  again: VFIOCTL_CASE='{name}' cargo test --test faults killed\n",
+                broken.join("\n  ")
+            ));
+        }
+        broken.len()
+    })
+    .iter()
+    .sum();
+    say(&format!("fault matrix: {} kills, invariants broken: {broken} ({})\n", cases.len(), since(started)));
+    assert_eq!(broken, 0);
+}
+
+fn check_after_kill(verb: &Verb, is_applied: bool, trace: &Trace) -> Vec<String> {
+    let mut broken = Vec::new();
+    let mut insist = |holds: bool, what: String| {
+        if !holds {
+            broken.push(what);
+        }
+    };
+    insist(trace.stderr.contains("first 137"), "it was not killed".to_string());
+    insist(!trace.stderr.contains("panicked"), "it panicked".to_string());
+    insist(trace.status == 0, format!("the next run's exit status is {}", trace.status));
+    for (name, text) in Trace::policy(&trace.after) {
+        let is_whole = !name.starts_with('.') && text.ends_with('\n') && text.parse::<toml::Table>().is_ok();
+        insist(is_whole, format!("a file was left: {name}: {text:?}"));
+    }
+    others_untouched(verb, &Trial::default(), trace, &mut insist);
+    if let Aim::Vfs { count, drivers } = verb.aim {
+        let (before, after) = (Trace::device(&trace.before, PF), Trace::device(&trace.after, PF));
+        insist(after["sriov_numvfs"] == count, format!("it has {} VFs", after["sriov_numvfs"]));
+        let is_so = after["sriov_drivers_autoprobe"] == before["sriov_drivers_autoprobe"];
+        insist(is_so, format!("autoprobe is {}", after["sriov_drivers_autoprobe"]));
+        for (vf, state) in vfs(&trace.after) {
+            let driver = state["driver"].as_str().unwrap_or("none");
+            insist(drivers.contains(&driver), format!("{vf} is on {driver}"));
+            let wanted = if driver == "mlx5_core" { Value::Null } else { state["driver"].clone() };
+            insist(state["driver_override"] == wanted, format!("{vf} has override {}", state["driver_override"]));
+        }
+        return broken;
+    }
+    for address in verb.subjects {
+        let (before, after) = (Trace::device(&trace.before, address), Trace::device(&trace.after, address));
+        let own = format!("{address}.toml");
+        let (kept_before, kept) = (trace.before["policy"][&own].as_str(), trace.after["policy"][&own].as_str());
+        let driver = after["driver"].as_str().unwrap_or("none");
+        let is_as_before = before["driver"] == after["driver"]
+            && before["driver_override"] == after["driver_override"]
+            && kept_before == kept;
+        let is_met = match verb.aim {
+            Aim::Bound { drivers, kept: wanted } => {
+                let is_kept = match wanted {
+                    Some(wanted) => kept.is_some_and(|text| text.contains(&format!("driver = \"{wanted}\"\n"))),
+                    None => kept == kept_before,
+                };
+                drivers.contains(&driver) && after["driver_override"] == driver && is_kept
+            }
+            Aim::Unbound { driver: native, is_forgetting } => {
+                let is_back = driver == native || *address == UNBOUND_VF && driver == "none";
+                is_back && after["driver_override"].is_null() && kept.is_none_or(|_| !is_forgetting)
+            }
+            Aim::Vfs { .. } => unreachable!("seen to above"),
+        };
+        insist(is_met || is_applied && is_as_before, format!("{address}: it is {after}, kept {kept:?}; was {before}"));
+    }
+    broken
+}
+
 /// Shell words that wait until the kernel has come to the end of all that was begun.
 const SETTLED: &str = "for i in 1 2 3 4 5 6 7 8 9; do
     [ \"$(simhost ctl journal | grep -c '\"result\": null')\" != 0 ] || break; sleep 0.2
