@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn modules_alias_and_nothing_else() {
         let mut table = table(&[GENERIC]);
-        table.read_modprobe_alias(&format!("vfio_pci:{MLX5}"), 1);
+        table.read_modprobe_alias(format!("vfio_pci:{MLX5}").split(' '), 1);
         let record = "mlx5_vfio_pci.alias=vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*\0";
         table.read_builtin_modinfo(Cursor::new(record)).unwrap();
         table.read_modules_alias(Cursor::new(format!("alias vfio-pci:{MLX5}\n"))).unwrap();

@@ -139,6 +139,10 @@ impl Table {
         for_whole_records(&mut file, 0, |bytes, offset| {
             for at in finder.find_iter(bytes) {
                 let start = memrchr(0, &bytes[..at]).map_or(0, |nul| nul + 1);
+                // The first dot ends the module's name (libkmod/libkmod-builtin.c, get_modname); a value may have this text.
+                if memchr(b'.', &bytes[start..at]).is_some() {
+                    continue;
+                }
                 let end = memchr(0, &bytes[at..]).map_or(bytes.len(), |length| at + length);
                 let pattern = &bytes[at + b".alias=".len()..end];
                 if is_vfio_pci(pattern) {
@@ -150,8 +154,10 @@ impl Table {
         number_records(file, 0, &mut self.oddities[known..])
     }
 
-    /// Adds one `alias PATTERN MODULE` line of modprobe.d, if it is about VFIO.
-    pub fn read_modprobe_alias(&mut self, alias: &str, line: usize) {
+    /// Adds what an `alias` line of modprobe.d says, if it is about VFIO: `words` has the pattern and the module. What
+    /// follows those is nothing to kmod.
+    pub fn read_modprobe_alias<'a>(&mut self, words: impl Iterator<Item = &'a str>, line: usize) {
+        let alias = words.take(2).collect::<Vec<_>>().join(" ");
         if is_vfio_pci(alias.as_bytes()) {
             self.add(Source::ModprobeD, alias.as_bytes(), line);
         }
@@ -335,6 +341,14 @@ mod tests {
             ]
         );
         assert!(table.entries.iter().all(|entry| entry.source == Source::BuiltinModinfo));
+    }
+
+    #[test]
+    fn a_value_of_modinfo_is_not_taken_for_a_key() {
+        let mut table = Table::default();
+        let modinfo: &[u8] = b"a.alias=vfio_pci:v1.alias=vfio_pci:v2*\0b.description=c.alias=vfio_pci:v3\0";
+        table.read_builtin_modinfo(Cursor::new(modinfo)).unwrap();
+        assert_eq!(pairs(&table), [("vfio_pci:v1.alias=vfio_pci:v2*", "a")]);
     }
 
     #[test]

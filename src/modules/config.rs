@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use crate::drop_in;
 use crate::file;
@@ -36,17 +37,7 @@ pub fn read(host: &Host, table: &mut Table) -> Config {
                 continue;
             }
         };
-        for (number, line) in logical_lines(&String::from_utf8_lossy(&bytes)) {
-            match line.trim().split_once([' ', '\t']) {
-                Some(("alias", rest)) => table.read_modprobe_alias(rest.trim(), number),
-                Some(("blacklist", module)) => {
-                    if let Ok(module) = module.trim().parse() {
-                        config.blacklist.entry(module).or_insert_with(|| format!("{}:{number}", path.display()));
-                    }
-                }
-                _ => {}
-            }
-        }
+        config.read_text(&String::from_utf8_lossy(&bytes), &path, table);
     }
     // kmod reads the command line for this as well (libkmod/libkmod-config.c, kcmdline).
     let command_line = fs::read_to_string(host.kernel_command_line()).unwrap_or_default();
@@ -59,22 +50,49 @@ pub fn read(host: &Host, table: &mut Table) -> Config {
     config
 }
 
-/// Lines with their numbers from 1; a backslash at the end joins a line to the next, `#` makes a comment.
-fn logical_lines(text: &str) -> Vec<(usize, String)> {
-    let mut lines: Vec<(usize, String)> = Vec::new();
-    let mut joining = false;
-    for (number, line) in (1..).zip(text.lines()) {
-        let (body, joins_next) = match line.strip_suffix('\\') {
-            Some(body) => (body, true),
-            None => (line, false),
-        };
-        match lines.last_mut() {
-            Some((_, previous)) if joining => previous.push_str(body),
-            _ => lines.push((number, body.to_string())),
+impl Config {
+    /// Adds what one file says, whose text this is.
+    pub fn read_text(&mut self, text: &str, path: &Path, table: &mut Table) {
+        for (number, line) in logical_lines(text) {
+            // What follows the words that a line needs is nothing to kmod: often it is a comment.
+            let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
+            match words.next() {
+                Some("alias") => table.read_modprobe_alias(words, number),
+                Some("blacklist") => {
+                    if let Some(Ok(module)) = words.next().map(str::parse) {
+                        self.blacklist.entry(module).or_insert_with(|| format!("{}:{number}", path.display()));
+                    }
+                }
+                _ => {}
+            }
         }
-        joining = joins_next;
     }
-    lines.retain(|(_, line)| !line.trim_start().starts_with('#'));
+}
+
+/// Lines as kmod reads them (`shared/util.c`, `freadline_wrapped`), each with the number of its first, from 1: a backslash joins
+/// a line to the next, and is left out before any other character. Comments are left out.
+fn logical_lines(text: &str) -> Vec<(usize, String)> {
+    let mut lines = Vec::new();
+    let (mut number, mut first, mut line) = (1, 1, String::new());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\n' => {
+                lines.push((first, std::mem::take(&mut line)));
+                number += 1;
+                first = number;
+            }
+            '\\' => match characters.next() {
+                Some('\n') => number += 1,
+                other => line.extend(other),
+            },
+            other => line.push(other),
+        }
+    }
+    if !line.is_empty() {
+        lines.push((first, line));
+    }
+    lines.retain(|(_, line)| !line.starts_with('#'));
     lines
 }
 
@@ -91,6 +109,33 @@ mod tests {
             logical_lines(text),
             [(2, "alias a b".into()), (3, "blacklist   c".into()), (5, String::new()), (6, "last".into())]
         );
+    }
+
+    #[test]
+    fn lines_are_read_as_kmod_reads_them() {
+        for (text, expected) in [
+            // A word more, such as a comment, is none to kmod.
+            ("blacklist one # not this one", "one"),
+            ("blacklist\tone two", "one"),
+            ("\t blacklist  one", "one"),
+            ("alias vfio_pci:v1* one two", "vfio_pci:v1*=one"),
+            ("alias vfio_pci:v1*", ""),
+            // A backslash counts, and a second one is an ordinary character.
+            ("black\\\nlist one", "one"),
+            ("blacklist o\\ne", "one"),
+            ("blacklist one\\\\\nblacklist two", "one\\ two"),
+            ("# no\\\nblacklist one\nblacklist two", "two"),
+            ("blacklist one\\", "one"),
+            // Nothing else ends a line, and nothing else parts words.
+            ("blacklist one\r\nblacklist two", "two"),
+            ("blacklist\u{a0}one", ""),
+        ] {
+            let (mut config, mut table) = (Config::default(), Table::default());
+            config.read_text(text, Path::new("x.conf"), &mut table);
+            let mut found: Vec<String> = config.blacklist.keys().map(ModuleName::to_string).collect();
+            found.extend(table.entries.iter().map(|entry| format!("{}={}", entry.pattern.as_str(), entry.module)));
+            assert_eq!(found.join(" "), expected, "{text:?}");
+        }
     }
 
     #[test]
