@@ -26,6 +26,9 @@ const MOST_ATTRIBUTES: usize = 128;
 const MOST_NAMESPACES: usize = 256;
 const MOST_DEVICES: usize = 1024;
 
+/// The longest message: what is wrong with a document may be quoted from it.
+const LONGEST_MESSAGE: usize = 400;
+
 /// What a domain asks for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Domain {
@@ -118,6 +121,24 @@ pub struct XmlError {
     pub message: String,
 }
 
+impl XmlError {
+    /// Messages quote the document, and go to terminals and logs: what is not printable is escaped, what is long cut short.
+    fn new(line: u32, column: u32, message: &str) -> XmlError {
+        let mut shown = String::new();
+        for (count, character) in message.chars().enumerate() {
+            match character {
+                _ if count == LONGEST_MESSAGE => {
+                    shown.push('…');
+                    break;
+                }
+                '\'' | '"' | '\\' => shown.push(character),
+                other => shown.extend(other.escape_debug()),
+            }
+        }
+        XmlError { line, column, message: shown }
+    }
+}
+
 /// Reads a domain's XML.
 pub fn parse(bytes: &[u8]) -> Result<Domain, XmlError> {
     if bytes.len() > LONGEST {
@@ -199,7 +220,7 @@ fn malformed(text: &str, error: roxmltree::Error) -> XmlError {
             format!("malformed XML: {}", text.replace(&format!(" at {line}:{column}"), ""))
         }
     };
-    XmlError { line, column, message }
+    XmlError::new(line, column, &message)
 }
 
 fn at(bytes: &[u8], offset: usize, message: String) -> XmlError {
@@ -207,7 +228,7 @@ fn at(bytes: &[u8], offset: usize, message: String) -> XmlError {
     let line = 1 + memchr_iter(b'\n', before).count();
     let start = memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1);
     let column = 1 + String::from_utf8_lossy(&before[start..]).chars().count();
-    XmlError { line: line as u32, column: column as u32, message }
+    XmlError::new(line as u32, column as u32, &message)
 }
 
 struct Reader<'a> {
@@ -561,6 +582,19 @@ mod tests {
             error(b"<domain>\n \xe9\xff</domain>"),
             "line 2, column 2: not UTF-8, which is all that libvirt writes"
         );
+    }
+
+    #[test]
+    fn what_is_quoted_is_printable_and_short() {
+        for (text, expected) in [
+            ("<domain a='1'\0/>", "expected a whitespace not '\\0'"),
+            ("<domain><uuid>\u{9b}1m</uuid></domain>", "'\\u{9b}1m' is no UUID"),
+        ] {
+            let error = error(text.as_bytes());
+            assert!(error.contains(expected) && !error.contains(char::is_control), "{error:?}");
+        }
+        let long = format!("<{}/>", "a".repeat(1 << 20));
+        assert!(error(long.as_bytes()).len() < LONGEST_MESSAGE + 50);
     }
 
     #[test]
