@@ -148,11 +148,39 @@ impl Recipe {
     }
 }
 
-/// As TOML on one line.
+/// As TOML on one line, whatever the words have in them.
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.to_toml().fmt(f)
+        f.write_str(&on_one_line(&self.to_toml()))
     }
+}
+
+/// The crate's own way spreads a text with newlines over lines, and leaves other control characters as they are.
+fn on_one_line(value: &Value) -> String {
+    match value {
+        Value::String(text) => quoted(text),
+        Value::Array(items) => format!("[{}]", items.iter().map(on_one_line).collect::<Vec<_>>().join(", ")),
+        Value::Table(table) => {
+            let pairs = table.iter().map(|(key, value)| format!("{key} = {}", on_one_line(value)));
+            format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
+        }
+        number => number.to_string(),
+    }
+}
+
+/// A basic string, without what a terminal would not print.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            '\'' => quoted.push(character),
+            // As in Rust, but for the braces and the number of digits.
+            other if other.escape_debug().len() > 1 => quoted.push_str(&format!("\\U{:08X}", u32::from(other))),
+            other => quoted.push(other),
+        }
+    }
+    quoted + "\""
 }
 
 impl Serialize for Recipe {
@@ -334,11 +362,12 @@ mod tests {
                 false,
             ),
             ("prepare = [{ run = ['x'], timeout = 30 }]", false),
+            ("prepare = [['x', \"a\\n\\tb\\u0007\\u001b[2J\\u007f\\u009b\\u202e\\\\'\\\"é\"]]", false),
         ] {
             let recipe = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(recipe.is_empty(), is_empty, "{text}");
             let again = format!("prepare = {recipe}");
-            assert_eq!(again.lines().count(), 1, "{again}");
+            assert!(!again.contains(char::is_control), "{again:?}");
             assert_eq!(parse(&again), Ok(recipe), "{again}");
         }
     }
