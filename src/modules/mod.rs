@@ -9,8 +9,9 @@ mod native;
 mod state;
 mod tables;
 
+pub use config::{Blacklist, Config};
 pub use kernel_config::KernelConfig;
 pub use load::{LoadError, load, load_for_alias};
 pub use native::native_table;
-pub use state::{ModuleState, Modules};
+pub use state::{ModuleState, Modules, files_in_dep};
 pub use tables::{TableError, Tables};

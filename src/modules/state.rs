@@ -45,10 +45,8 @@ impl<'a> Modules<'a> {
     /// Reads the two lists for `release`.
     pub fn read(host: &'a Host, release: &str) -> Modules<'a> {
         let directory = host.modules(release);
-        let installed = file::read_to_string(&directory.join("modules.dep"), file::TABLE).ok().map(|text| {
-            let paths = text.lines().filter_map(|line| line.split_once(':')).map(|(path, _)| path);
-            paths.filter_map(|path| Some((module_of_path(path)?, directory.join(path)))).collect()
-        });
+        let installed = file::read_to_string(&directory.join("modules.dep"), file::TABLE).ok();
+        let installed = installed.map(|text| files_in_dep(&text, &directory));
         Modules { host, is_running: is_running(host, release), installed, built_in: built_in(&directory) }
     }
 
@@ -125,6 +123,12 @@ fn is_built_in_unlisted(host: &Host, module: &ModuleName) -> bool {
 pub fn built_in(directory: &Path) -> BTreeSet<ModuleName> {
     let list = file::read_to_string(&directory.join("modules.builtin"), file::TABLE).unwrap_or_default();
     list.lines().filter_map(module_of_path).collect()
+}
+
+/// The modules that a `modules.dep` with this text lists, and their files, below `directory` as depmod writes them.
+pub fn files_in_dep(text: &str, directory: &Path) -> BTreeMap<ModuleName, PathBuf> {
+    let paths = text.lines().filter_map(|line| line.split_once(':')).map(|(path, _)| path);
+    paths.filter_map(|path| Some((module_of_path(path)?, directory.join(path)))).collect()
 }
 
 /// `kernel/drivers/vfio/pci/mlx5/mlx5-vfio-pci.ko.zst` is module `mlx5_vfio_pci`.

@@ -69,6 +69,17 @@ pub fn read(host: &Host) -> io::Result<(Vec<Override>, Vec<Other>)> {
 }
 
 fn parse(host: &Host, name: &str, path: &Path) -> Result<Override, String> {
+    let address = address(name)?;
+    let unread = |error: io::Error| format!("cannot be read: {error}");
+    let mut opened = file::open(path).map_err(unread)?;
+    trust::check(host, &opened, path)
+        .map_err(|distrust| format!("others than root could change it: {distrust}; {}", distrust.hint()))?;
+    let text = file::read_open(&mut opened, file::SETTINGS).and_then(file::text).map_err(unread)?;
+    Ok(Override { address, driver: driver(&text)?, path: path.to_path_buf() })
+}
+
+/// The device that a file of this name is about; an error says why it is about none.
+pub fn address(name: &str) -> Result<Address, String> {
     let Some((bus, device)) = name.split_once('-') else {
         return Err("not named as driverctl names its files".to_string());
     };
@@ -76,22 +87,18 @@ fn parse(host: &Host, name: &str, path: &Path) -> Result<Override, String> {
         return Err(format!("a device of bus {bus}: vfioctl is for PCI devices, and leaves it to driverctl"));
     }
     // Other spellings are never looked for.
-    let Some(address) = device.parse::<Address>().ok().filter(|address| address.to_string() == device) else {
-        return Err(
-            "not the name of a PCI device as the kernel spells it: driverctl itself takes no notice".to_string()
-        );
-    };
-    let unread = |error: io::Error| format!("cannot be read: {error}");
-    let mut opened = file::open(path).map_err(unread)?;
-    trust::check(host, &opened, path)
-        .map_err(|distrust| format!("others than root could change it: {distrust}; {}", distrust.hint()))?;
-    let text = file::read_open(&mut opened, file::SETTINGS).and_then(file::text).map_err(unread)?;
+    device.parse::<Address>().ok().filter(|address| address.to_string() == device).ok_or_else(|| {
+        "not the name of a PCI device as the kernel spells it: driverctl itself takes no notice".to_string()
+    })
+}
+
+/// The driver that a file with this content is for; an error says why it is for none.
+pub fn driver(text: &str) -> Result<DriverName, String> {
     let text = text.trim_end_matches('\n');
     if text.is_empty() {
         return Err("empty: driverctl itself takes no notice".to_string());
     }
-    let driver = text.parse().map_err(|error| format!("{error}"))?;
-    Ok(Override { address, driver, path: path.to_path_buf() })
+    text.parse().map_err(|error| format!("{error}"))
 }
 
 /// The name a file gets that is set aside.

@@ -259,7 +259,8 @@ fn read_file(host: &Host, path: &Path) -> Result<Vec<Rule>, PolicyError> {
     parse(&text, path).map_err(|message| PolicyError::Malformed { path: path.to_path_buf(), message })
 }
 
-fn parse(text: &str, path: &Path) -> Result<Vec<Rule>, String> {
+/// Reads the rules of one file, whose text this is; an error says where and why, in the parser's words.
+pub fn parse(text: &str, path: &Path) -> Result<Vec<Rule>, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
     let mut rules = Vec::with_capacity(file.device.len());
     for Table { address, id, subsystem, class, pf, driver, require, force, prepare } in file.device {
