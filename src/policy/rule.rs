@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
+use toml_parser::lexer::TokenKind;
 
 use super::trust::{self, Distrust};
 use crate::address::Address;
@@ -18,6 +19,9 @@ use crate::kernel_name::DriverName;
 use crate::prepare::Recipe;
 use crate::require::Feature;
 use crate::sysfs::Device;
+
+/// How deep brackets may stand within each other. A rule needs four.
+const DEEPEST: usize = 64;
 
 /// All rules in force, in the order in which they are read: a later one wins.
 #[derive(Debug, Default)]
@@ -261,6 +265,7 @@ fn read_file(host: &Host, path: &Path) -> Result<Vec<Rule>, PolicyError> {
 
 /// Reads the rules of one file, whose text this is; an error says where and why, in the parser's words.
 pub fn parse(text: &str, path: &Path) -> Result<Vec<Rule>, String> {
+    check_depth(text)?;
     let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
     let mut rules = Vec::with_capacity(file.device.len());
     for Table { address, id, subsystem, class, pf, driver, require, force, prepare } in file.device {
@@ -286,6 +291,31 @@ pub fn parse(text: &str, path: &Path) -> Result<Vec<Rule>, String> {
         rules.push(Rule { selector, driver, require, acknowledged, file, recipe: prepare });
     }
     Ok(rules)
+}
+
+/// The parser's own guard of its stack (`toml_parser` 1.1, `RecursionGuard`) loses count where a table stands in another
+/// without a key: many of those would have the stack overflow, which no program survives.
+fn check_depth(text: &str) -> Result<(), String> {
+    let mut open = Vec::new();
+    for token in toml_parser::Source::new(text).lex() {
+        let opening = match token.kind() {
+            kind @ (TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket) => {
+                open.push(kind);
+                if open.len() > DEEPEST {
+                    let line = 1 + text[..token.span().start()].matches('\n').count();
+                    return Err(format!("line {line}: more than {DEEPEST} brackets within each other"));
+                }
+                continue;
+            }
+            TokenKind::RightSquareBracket => TokenKind::LeftSquareBracket,
+            TokenKind::RightCurlyBracket => TokenKind::LeftCurlyBracket,
+            _ => continue,
+        };
+        if open.last() == Some(&opening) {
+            open.pop();
+        }
+    }
+    Ok(())
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
@@ -455,6 +485,23 @@ mod tests {
         let rules = policy("[[device]]\nclass = '02'\ndriver = 'auto'\nforce = ['network', 'sound']");
         let acknowledged = rules.rules[0].acknowledged;
         assert!(acknowledged.contains(Use::Network) && !acknowledged.contains(Use::Disk));
+    }
+
+    #[test]
+    fn brackets_without_end_are_refused() {
+        let rule = "[[device]]\nclass = '02'\ndriver = 'auto'\n";
+        for (text, expected) in [
+            (format!("{rule}prepare = {}", "[".repeat(100_000)), "line 4: more than 64 brackets"),
+            (format!("{rule}prepare = {}", "{a=".repeat(100_000)), "line 4: more than 64 brackets"),
+            // Each inner table without a key is taken for one level less.
+            (format!("x = [{}", "{{}},[".repeat(50_000)), "line 1: more than 64 brackets"),
+            (format!("x = [{}", "{{}}\n[".repeat(50_000)), "line 63: more than 64 brackets"),
+        ] {
+            let message = parse(&text, Path::new("x.toml")).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+        let many = format!("{rule}prepare = [{}]\n", "['x', '[[[', '{{{{'], ".repeat(1000)).repeat(20);
+        assert_eq!(policy(&many).rules.len(), 20);
     }
 
     #[test]
