@@ -69,8 +69,8 @@ impl Config {
     }
 }
 
-/// Lines as kmod reads them (`shared/util.c`, `freadline_wrapped`), each with the number of its first, from 1: a backslash joins
-/// a line to the next, and is left out before any other character. Comments are left out.
+/// Lines as kmod reads them (`shared/util.c`, `freadline_wrapped`), each with the number of its first, from 1: a backslash
+/// joins a line to the next, and is left out before any other character. Comments are left out.
 fn logical_lines(text: &str) -> Vec<(usize, String)> {
     let mut lines = Vec::new();
     let (mut number, mut first, mut line) = (1, 1, String::new());
