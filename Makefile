@@ -15,7 +15,7 @@ VFIOCTL := $(TARGET)/release/vfioctl
 SIMHOST := $(TARGET)/debug/simhost
 
 # In this order: what fails fast first, what takes long last.
-STAGES := prerequisites format shellcheck clippy deny fixtures cargo-test build bench-check vm
+STAGES := prerequisites format shellcheck clippy deny fixtures cargo-test build bench-check fuzz vm
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -26,6 +26,7 @@ help:
 	@echo 'make build    the release binary, target/release/vfioctl'
 	@echo 'make check    format, clippy and tests, without virtual machines; installs nothing'
 	@echo 'make test     every test, on simulated hosts and on real kernels in QEMU'
+	@echo 'make fuzz     every fuzz target for a few seconds (fuzz/README.md)'
 	@echo 'make bench    how long vfioctl takes to start, beside modprobe'
 	@echo 'make install  what was built, under DESTDIR, PREFIX ($(PREFIX)), SBINDIR ($(SBINDIR)),'
 	@echo '              UDEVDIR ($(UDEVDIR)) and UNITDIR ($(UNITDIR))'
@@ -57,6 +58,7 @@ prerequisites:
 format:
 	@echo '== $@'
 	cargo fmt --all --check
+	cargo fmt --all --check --manifest-path fuzz/Cargo.toml
 
 # Whatever begins as a shell script.
 shellcheck:
@@ -89,6 +91,11 @@ build:
 bench-check:
 	@echo '== $@'
 	benches/match --check
+
+# Longer: fuzz/check SECONDS.
+fuzz:
+	@echo '== $@'
+	fuzz/check
 
 vm:
 	@echo '== $@'
