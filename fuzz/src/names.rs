@@ -26,7 +26,7 @@ pub fn address(data: &[u8]) {
         let prefix = class.prefix();
         assert!(matches!(prefix.len(), 2 | 4 | 6) && prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
         assert!(class.matches(&format!("{prefix:0<6}")), "{text:?}");
-        assert_eq!(prefix.parse().as_ref(), Ok(&class), "{text:?}");
+        assert_eq!(format!("0x{prefix}").parse().as_ref(), Ok(&class), "{text:?}");
     }
 }
 
