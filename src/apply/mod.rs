@@ -640,7 +640,9 @@ mod tests {
         let host = Host::new(Path::new("/"), None).unwrap();
         let patience = |driver, is_timeout_fixed| {
             let timeout = Duration::from_secs(60);
-            Setting { host: &host, timeout, is_timeout_fixed, observe: &|_, _| {} }.patience(driver).as_secs()
+            Setting { host: &host, timeout, is_timeout_fixed, observe: &|_, _| {}, recoveries: &Recoveries::default() }
+                .patience(driver)
+                .as_secs()
         };
         // `drivers/vfio/pci/nvgrace-gpu/main.c` polls for up to 256 s.
         assert!(patience(Some("nvgrace_gpu_vfio_pci"), false) > 256);
