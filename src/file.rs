@@ -65,7 +65,9 @@ pub fn read_to_string(path: &Path, limit: u64) -> io::Result<String> {
 
 /// Reads an open file to its end, which is to come within `limit` bytes.
 pub fn read_open(file: &mut File, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // An attribute's size says nothing; a table is read in one go.
+    let expected = file.metadata()?.len().min(limit);
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).map_or(0, |expected| expected + 1));
     file.take(limit + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > limit {
         true => Err(too_long(limit)),
