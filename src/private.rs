@@ -17,8 +17,11 @@ pub fn make_directory(host: &Host, directory: &Path) -> io::Result<()> {
     let own = host.locks();
     for path in directory.ancestors().take_while(|path| path.starts_with(&own)) {
         let data = fs::symlink_metadata(path)?;
-        let is_ours = data.is_dir() && data.uid() == geteuid().as_raw() && data.mode() & 0o022 == 0;
-        if !is_ours {
+        let is_safe = data.is_dir() && data.mode() & 0o022 == 0;
+        if is_safe && data.uid() == 0 && !geteuid().is_root() {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::ACCESS.raw_os_error()));
+        }
+        if !is_safe || data.uid() != geteuid().as_raw() {
             let mode = data.mode() & 0o7777;
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,

@@ -58,12 +58,8 @@ fn kept(rule: &Rule) {
     let host = Host::new(root.path(), None).expect("it is there");
     let address = rule.address().unwrap_or("0000:3b:00.1".parse().expect("an address"));
     let modalias = "pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00".parse().expect("a modalias");
-    let terms = Terms {
-        driver: &rule.driver,
-        require: &rule.require,
-        acknowledged: rule.acknowledged,
-        recipe: rule.recipe(),
-    };
+    let terms =
+        Terms { driver: &rule.driver, require: &rule.require, acknowledged: rule.acknowledged, recipe: rule.recipe() };
     Draft::write(&host, address, &modalias, terms).and_then(Draft::commit).expect("it can be written");
     let (policy, errors) = Policy::read(&host);
     assert!(errors.is_empty(), "{errors:?}");

@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use super::wanted::Wishes;
 use crate::address::Address;
-use crate::apply::{Job, lock_failure};
+use crate::apply::{Job, lock_failure, put_back};
 use crate::cli::libvirt::Hook;
 use crate::command::apply;
 use crate::command::bind::{self, Binder};
@@ -252,6 +252,11 @@ fn give_one_back(
     held: &Held,
 ) -> Result<DeviceResult, Failure> {
     let address = held.address;
+    // Half-way it is neither as it was left nor as anybody else has made it.
+    if !context.is_dry_run && Unfinished::abandoned(&context.host, address).is_some() {
+        let observe = |address: Address, text: &str| context.observe(address, text);
+        put_back(&context.setting(&observe), address)?;
+    }
     let device = context.device(address)?;
     let is_as_left = held.driver.is_none() || device.driver == held.driver;
     match &held.before {

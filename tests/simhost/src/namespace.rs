@@ -202,7 +202,9 @@ impl Namespace {
         let from = root.join("proc");
         for entry in WalkDir::new(&from) {
             let entry = entry?;
-            if !entry.file_type().is_file() || entry.file_name() == ".gitkeep" {
+            // What a process sees of itself is each one's own: nothing can be put over it.
+            let is_of_process = entry.path().starts_with(from.join("self"));
+            if !entry.file_type().is_file() || entry.file_name() == ".gitkeep" || is_of_process {
                 continue;
             }
             let path = entry.path();
