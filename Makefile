@@ -82,7 +82,7 @@ fixtures:
 cargo-test:
 	@echo '== $@'
 	cargo build --workspace --locked
-	cargo test --workspace --locked
+	cargo test --workspace --locked -- --test-threads 4
 
 build:
 	@echo '== $@'
