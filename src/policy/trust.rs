@@ -151,6 +151,11 @@ fn verdict(path: &Path, uid: u32, mode: u32, is_link: bool) -> Result<(), Distru
     if uid != 0 && path != Path::new("/") {
         return Err(Distrust::Owner { path: path.to_path_buf(), uid, is_link });
     }
+    // An initramfs is a tmpfs, whose root directory is everybody's, with the sticky bit (`mm/shmem.c`, `shmem_fill_super`). What
+    // leads on from there is there already, and nobody but root can put anything else in its place.
+    if path == Path::new("/") && mode & 0o1000 != 0 {
+        return Ok(());
+    }
     // A link's own mode says nothing (symlink(7)).
     if !is_link && mode & 0o022 != 0 {
         return Err(Distrust::Mode { path: path.to_path_buf(), mode });
@@ -179,6 +184,7 @@ mod tests {
             ("/etc/vfioctl.d/x.toml", 7, 0o777, true, Some("chown -h root:root /etc/vfioctl.d/x.toml")),
             ("/", 65534, 0o755, false, None),
             ("/", 0, 0o775, false, Some("chmod go-w /")),
+            ("/", 0, 0o1777, false, None),
         ] {
             let found = verdict(Path::new(path), uid, mode, is_link).err();
             match expected {
