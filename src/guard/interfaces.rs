@@ -18,6 +18,13 @@ const UP: u32 = 1;
 /// Open vSwitch's datapath, the master of all its ports (`net/openvswitch/vport-netdev.c`).
 pub const OPEN_VSWITCH: &str = "ovs-system";
 
+/// Has the interface with this directory been set up?
+pub fn is_up(interface: &Node) -> Result<bool, ReadError> {
+    let flags = interface.read_if_there("flags")?;
+    let flags = flags.and_then(|text| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok());
+    Ok(flags.is_some_and(|flags| flags & UP != 0))
+}
+
 /// All that is known of them before one is asked about.
 #[derive(Debug)]
 pub struct Interfaces<'a> {
@@ -46,9 +53,7 @@ impl<'a> Interfaces<'a> {
 
     /// Has it been set up?
     pub fn is_up(&self, name: &str) -> Result<bool, ReadError> {
-        let flags = self.node(name).read_if_there("flags")?;
-        let flags = flags.and_then(|text| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok());
-        Ok(flags.is_some_and(|flags| flags & UP != 0))
+        is_up(&self.node(name))
     }
 
     /// Is it up, and is the other end there? Some drivers do not tell.

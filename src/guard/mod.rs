@@ -8,6 +8,7 @@ mod display;
 mod finding;
 mod input;
 mod interfaces;
+mod mounts;
 mod network;
 mod nodes;
 mod patient;

@@ -7,15 +7,14 @@ use std::path::Path;
 
 use super::below::Below;
 use super::finding::{Finding, Use};
-use super::interfaces::{Interfaces, OPEN_VSWITCH, text};
+use super::interfaces::{Interfaces, OPEN_VSWITCH, is_up, text};
+use super::mounts::mounts;
 use super::processes;
 use super::routes;
 use crate::address::Address;
 use crate::host::Host;
 use crate::sysfs::{Node, ReadError};
 
-/// `IFF_UP` (netdevice(7)).
-const UP: u32 = 1;
 /// How many processes are named.
 const NAMED: usize = 3;
 /// How many things are listed: there can be hundreds of VLANs.
@@ -174,36 +173,20 @@ fn namespaces(host: &Host) -> Vec<String> {
 /// File systems that come over the network through an interface.
 fn file_systems(host: &Host, interfaces: &Interfaces, name: &str) -> Result<Vec<Finding>, ReadError> {
     let mut findings = Vec::new();
-    for mount in remote_mounts(&text(host.mounts())?) {
-        let Some(user) = interfaces.way(None, mount.server) else { continue };
+    for mount in mounts(&text(host.mounts())?) {
+        let kind = mount.fs_type.as_str();
+        let server = mount.option("addr").filter(|_| WITH_ADDRESS.contains(&kind)).and_then(|addr| addr.parse().ok());
+        let Some((server, user)) = server.and_then(|server: IpAddr| Some((server, interfaces.way(None, server)?)))
+        else {
+            continue;
+        };
         if let Some(how) = interfaces.goes_through(user, name)? {
-            let used_as = if mount.at == "/" { Use::RootDisk } else { Use::Disk };
-            let Mount { at, kind, server } = mount;
+            let used_as = if mount.point == Path::new("/") { Use::RootDisk } else { Use::Disk };
+            let at = mount.point.display();
             findings.push(Finding::new(used_as, format!("{kind} file system on {at} comes from {server} by {how}")));
         }
     }
     Ok(findings)
-}
-
-/// A file system from another host.
-#[derive(PartialEq, Eq, Debug)]
-struct Mount {
-    at: String,
-    kind: String,
-    server: IpAddr,
-}
-
-/// Those of `/proc/self/mountinfo` (proc_pid_mountinfo(5)) that name their server by address.
-fn remote_mounts(text: &str) -> Vec<Mount> {
-    let mount = |line: &str| -> Option<Mount> {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let at = mount.split(' ').nth(4)?;
-        let mut fields = file_system.split(' ');
-        let kind = fields.next().filter(|kind| WITH_ADDRESS.contains(kind))?;
-        let server = fields.nth(1)?.split(',').find_map(|option| option.strip_prefix("addr="))?;
-        Some(Mount { at: at.to_string(), kind: kind.to_string(), server: server.parse().ok()? })
-    };
-    text.lines().filter_map(mount).collect()
 }
 
 fn listed(words: &[String]) -> String {
@@ -227,9 +210,7 @@ pub fn interfaces_in_use(host: &Host, device: Address) -> Result<Vec<String>, Re
     }
     let mut uses = Vec::new();
     for name in names {
-        let flags = node.read_if_there(&format!("net/{name}/flags"))?;
-        let flags = flags.and_then(|text| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok());
-        if flags.is_some_and(|flags| flags & UP != 0) {
+        if is_up(&Node::new(node.path().join("net").join(&name)))? {
             uses.push(format!("network interface {name} is up"));
         }
     }

@@ -10,9 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::mounts::{Mount, Namespace};
 use super::stored::{Volume, pool_of, volumes};
 use crate::guard::below::Below;
+use crate::guard::mounts::{Mount, Namespace};
 use crate::host::Host;
 use crate::sysfs::{Node, ReadError};
 

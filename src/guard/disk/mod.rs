@@ -2,7 +2,6 @@
 //! Disks: what is mounted from them or otherwise uses them, through whatever layers.
 
 mod layers;
-mod mounts;
 mod stored;
 mod users;
 
@@ -13,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::below::Below;
 use super::finding::{Finding, Use};
+use super::mounts;
 use crate::host::Host;
 use crate::sysfs::ReadError;
 

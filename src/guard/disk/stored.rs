@@ -4,7 +4,7 @@
 use crate::host::Host;
 use crate::sysfs::{Node, ReadError};
 
-use super::mounts::read_text;
+use crate::guard::mounts::read_text;
 
 /// A file system of one or more block devices, each known to the kernel by a number of its own.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::layers::{Affected, Harm, Kind, Layers};
-use super::mounts::{Mount, Namespace, read_text, swaps};
 use super::stored::{is_esp, uevent};
 use crate::guard::below::Below;
 use crate::guard::finding::Use;
+use crate::guard::mounts::{Mount, Namespace, read_text, swaps};
 use crate::guard::processes::openers_of;
 use crate::sysfs::{Node, ReadError};
 

@@ -136,7 +136,7 @@ pub fn read_text(path: &Path) -> Result<String, ReadError> {
 }
 
 /// The lines of a mountinfo; what is no such line is left out.
-fn mounts(text: &str) -> Vec<Mount> {
+pub fn mounts(text: &str) -> Vec<Mount> {
     text.lines().filter_map(mount).collect()
 }
 
