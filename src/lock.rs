@@ -72,16 +72,25 @@ impl DeviceLock {
         timeout: Duration,
         is_stopped: impl Fn() -> bool,
     ) -> Result<DeviceLock, LockError> {
-        DeviceLock::take_in(host, host.locks(), address, timeout, is_stopped).map_err(|error| match error {
-            LockError::Held { .. } => left_behind(host, address).map_or(error, |waiter| LockError::Stuck { waiter }),
-            error => error,
+        DeviceLock::take_at(host, DeviceLock::path(host.locks(), address), timeout, is_stopped).map_err(|error| {
+            match error {
+                LockError::Held { .. } => {
+                    left_behind(host, address).map_or(error, |waiter| LockError::Stuck { waiter })
+                }
+                error => error,
+            }
         })
     }
 
     /// Takes the lock under which a device goes from one libvirt domain to another. Whoever holds it may take the device's
     /// lock as well, not the other way round.
     pub fn take_for_domain(host: &Host, address: Address, timeout: Duration) -> Result<DeviceLock, LockError> {
-        DeviceLock::take_in(host, host.libvirt_domains(), address, timeout, interrupt::is_wanted)
+        DeviceLock::take_at(host, DeviceLock::path(host.libvirt_domains(), address), timeout, interrupt::is_wanted)
+    }
+
+    /// Takes the lock under which udev's rules are written, which are about no device in particular.
+    pub fn take_for_rules(host: &Host, timeout: Duration) -> Result<DeviceLock, LockError> {
+        DeviceLock::take_at(host, host.locks().join("udev-rules.lock"), timeout, interrupt::is_wanted)
     }
 
     /// For another process, which holds the lock too, until it closes this.
@@ -99,17 +108,16 @@ impl DeviceLock {
         directory.join(format!("{address}.lock"))
     }
 
-    fn take_in(
+    fn take_at(
         host: &Host,
-        directory: PathBuf,
-        address: Address,
+        path: PathBuf,
         timeout: Duration,
         is_stopped: impl Fn() -> bool,
     ) -> Result<DeviceLock, LockError> {
-        let path = DeviceLock::path(directory.clone(), address);
+        let directory = path.parent().expect("a lock is in a directory");
         let fail = |source| LockError::File { path: path.clone(), source };
         // For root alone: whoever may open the file for reading may hold the lock, and keep everyone waiting.
-        private::make_directory(host, &directory).map_err(fail)?;
+        private::make_directory(host, directory).map_err(fail)?;
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
         let mut options = OpenOptions::new();
         let file = options.create(true).append(true).mode(0o600).custom_flags(flags).open(&path).map_err(fail)?;

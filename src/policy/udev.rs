@@ -3,21 +3,18 @@
 //! has a file of its name the packaged rule looks itself, so that what `bind` keeps needs none of this.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use tempfile::Builder;
 
 use super::rule::{Policy, Rule, Selector};
 use crate::address::Address;
 use crate::environment;
 use crate::host::Host;
-use crate::private;
+use crate::lock::{DeviceLock, LockError};
 use crate::process::{self, Finished};
 use crate::sysfs::VfRange;
 
@@ -50,20 +47,12 @@ pub fn refresh_rules(host: &Host) -> io::Result<bool> {
     write_rules(host, &Policy::read(host).0)
 }
 
-/// Held until dropped.
-fn lock(host: &Host) -> io::Result<File> {
-    let directory = host.locks();
-    private::make_directory(host, &directory)?;
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(directory.join("udev-rules.lock"))?;
-    let started = Instant::now();
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(Errno::WOULDBLOCK) if started.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(20)),
-            Err(Errno::WOULDBLOCK) => return Err(io::Error::other("another vfioctl has been writing it all the time")),
-            Err(errno) => return Err(errno.into()),
-        }
-    }
+fn lock(host: &Host) -> io::Result<DeviceLock> {
+    DeviceLock::take_for_rules(host, PATIENCE).map_err(|error| match error {
+        LockError::Held { .. } => io::Error::other("another vfioctl has been writing it all the time"),
+        LockError::File { source, .. } => source,
+        error => io::Error::other(error),
+    })
 }
 
 fn write_rules(host: &Host, policy: &Policy) -> io::Result<bool> {
@@ -143,6 +132,8 @@ fn lines(selector: &Selector, vfs: impl Fn(Address) -> Option<VfRange>) -> Vec<S
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     fn policy(file: &str, text: &str) -> Policy {
