@@ -241,7 +241,9 @@ pub fn with_users(host: &Host, mut facts: Facts) -> Result<Facts, ReadError> {
     if facts.is_vfio_device {
         facts.holders = guard::holders(host, address, facts.device.iommu_group, &facts.vfio_devices);
     }
-    if facts.device.driver.is_some() {
+    // What a VFIO driver has is no longer this host's.
+    let is_given = facts.is_vfio_device && facts.is_on_vfio_driver();
+    if facts.device.driver.is_some() && !is_given {
         facts.findings = guard::findings(host, address)?;
     }
     Ok(facts)

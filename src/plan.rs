@@ -165,6 +165,8 @@ pub struct BindPlan {
     pub attempts: Vec<Attempt>,
     /// What to tell besides.
     pub warnings: Vec<String>,
+    /// What this host may lose with the device, whichever driver is tried.
+    pub acknowledged: Uses,
 }
 
 /// One driver to try.
@@ -239,7 +241,7 @@ pub fn bind(facts: &Facts, wanted: &Wanted, manner: Manner) -> Result<BindPlan, 
     // The link alone says little: it shows before the probe is over (`drivers/base/dd.c`, `really_probe`).
     let is_on_first = facts.is_on(first.name()) && (!first.is_vfio || facts.is_vfio_device);
     if is_on_first {
-        return Ok(BindPlan { attempts: Vec::new(), warnings: doubts(wanted) });
+        return Ok(BindPlan { attempts: Vec::new(), warnings: doubts(wanted), acknowledged: manner.acknowledged });
     }
     if first.is_vfio {
         check_fit(facts, manner)?;
@@ -254,11 +256,11 @@ pub fn bind(facts: &Facts, wanted: &Wanted, manner: Manner) -> Result<BindPlan, 
     warnings.extend(group_warning(facts).filter(|_| first.is_vfio));
     if manner.is_unprobed {
         let attempt = Attempt { steps: steps_short_of(facts, first)?, target: Some(first.clone()) };
-        return Ok(BindPlan { attempts: vec![attempt], warnings });
+        return Ok(BindPlan { attempts: vec![attempt], warnings, acknowledged: manner.acknowledged });
     }
     let attempts =
         targets.into_iter().map(|target| Attempt { steps: steps_to(facts, &target), target: Some(target) }).collect();
-    Ok(BindPlan { attempts, warnings })
+    Ok(BindPlan { attempts, warnings, acknowledged: manner.acknowledged })
 }
 
 /// The driver that is tried first, as far as no more than the device's ids is known; `None`: none is to have it.
@@ -402,6 +404,11 @@ fn check_no_bridge(device: &Device) -> Result<(), Failure> {
         format!("{} is a bridge: no VFIO driver takes one", device.address),
         "bind the devices behind it; a bridge on pcieport does not keep its IOMMU group from being used",
     ))
+}
+
+/// May another driver be tried, now that the device was back on its own? Whoever uses it by then may be another than before.
+pub fn may_try_again(facts: &Facts, acknowledged: Uses) -> Result<(), Failure> {
+    check_may_leave(facts, acknowledged, "bind")
 }
 
 /// What must not be taken from the driver it is on, whoever is to have it then; `verb` is what can be told to do it in spite of
@@ -549,7 +556,7 @@ fn keep_off(facts: &Facts, acknowledged: Uses) -> Result<BindPlan, Failure> {
         steps.push(Step::new(Action::Unbind(driver.clone()), "no driver is wanted"));
     }
     let attempts = if steps.is_empty() { Vec::new() } else { vec![Attempt { target: None, steps }] };
-    Ok(BindPlan { attempts, warnings: losses(facts) })
+    Ok(BindPlan { attempts, warnings: losses(facts), acknowledged })
 }
 
 /// Plans giving a device back to the kernel's own choice, or to `driver`.

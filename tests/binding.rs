@@ -71,6 +71,18 @@ fn unbind_leaves_no_trace() {
 }
 
 #[test]
+fn what_may_be_lost_is_kept_whatever_comes_before_the_driver() {
+    let kept = "cat /etc/vfioctl.d/0000:3b:00.1.toml";
+    let ran = script(
+        "connectx",
+        &[],
+        &format!("vfioctl bind --force=network,root-disk 3b:00.1 >&2; vfioctl bind --no-prepare 3b:00.1 >&2; {kept}"),
+    );
+    ran.assert_status(0);
+    assert!(ran.stdout.contains("force = [\"network\"]\n"), "{}", ran.stdout);
+}
+
+#[test]
 fn a_second_bind_changes_nothing() {
     let ran = script("connectx", &[], "vfioctl bind 3b:00.1 >/dev/null; vfioctl bind --json 3b:00.1");
     ran.assert_status(0);

@@ -9,6 +9,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::env;
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -848,6 +849,7 @@ fn who_is_killed_is_put_right_by_the_next_run() {
     }
     cases.retain(|(case, _)| only.as_ref().is_none_or(|only| case.name == *only));
     assert!(!cases.is_empty(), "there is no case {only:?}");
+    let passed_by = AtomicUsize::new(0);
     let broken: usize = in_parallel(THREADS, &cases, |(case, is_applied)| {
         let trial = case.verb.trial(case.faults.clone());
         let apply = format!("vfioctl apply --json {}", case.verb.subjects.join(" "));
@@ -857,6 +859,7 @@ fn who_is_killed_is_put_right_by_the_next_run() {
             trial.command
         );
         let trace = Trial { command, afterwards: String::new(), ..trial.clone() }.run();
+        passed_by.fetch_add(usize::from(is_passed_by(case.verb, &trace)), Ordering::Relaxed);
         let broken = check_after_kill(case.verb, *is_applied, &trace);
         if !broken.is_empty() || only.is_some() {
             let (shown, name) = (trace.shown(), &case.name);
@@ -869,8 +872,17 @@ fn who_is_killed_is_put_right_by_the_next_run() {
     })
     .iter()
     .sum();
-    say(&format!("fault matrix: {} kills, invariants broken: {broken} ({})\n", cases.len(), since(started)));
+    let passed_by = passed_by.into_inner();
+    let killed = cases.len() - passed_by;
+    say(&format!("fault matrix: {killed} kills, invariants broken: {broken} ({})\n", since(started)));
     assert_eq!(broken, 0);
+    assert!(only.is_some() || passed_by * 20 <= cases.len(), "{passed_by} of {} were not killed", cases.len());
+}
+
+/// Of several devices at once, the one that a module is loaded for may be bound by that and another by hand: which one takes a
+/// step is not the same each time.
+fn is_passed_by(verb: &Verb, trace: &Trace) -> bool {
+    verb.subjects.len() > 1 && trace.stderr.contains("first 0")
 }
 
 fn check_after_kill(verb: &Verb, is_applied: bool, trace: &Trace) -> Vec<String> {
@@ -880,7 +892,8 @@ fn check_after_kill(verb: &Verb, is_applied: bool, trace: &Trace) -> Vec<String>
             broken.push(what);
         }
     };
-    insist(trace.stderr.contains("first 137"), "it was not killed".to_string());
+    let is_killed = trace.stderr.contains("first 137");
+    insist(is_killed || is_passed_by(verb, trace), "it was not killed".to_string());
     insist(!trace.stderr.contains("panicked"), "it panicked".to_string());
     insist(trace.status == 0, format!("the next run's exit status is {}", trace.status));
     for (name, text) in Trace::policy(&trace.after) {

@@ -68,6 +68,20 @@ fn with_libvirt(version: &str, host: &std::path::Path, faults: &[&str], domains:
 // ---- a domain starts and ends
 
 #[test]
+fn an_override_for_another_driver_than_it_was_on_comes_back() {
+    let ran = with_domains(
+        "connectx",
+        &[],
+        &[domain(UUID, &[hostdev(FIRST, "yes", "")])],
+        "override=/sys/bus/pci/devices/0000:3b:00.1/driver_override; echo vfio-pci >$override
+         prepare 1 && driver 0000:3b:00.1 && release 1; echo $?; driver 0000:3b:00.1; cat $override; ls /run/vfioctl/libvirt",
+    );
+    ran.assert_status(0);
+    let lines: Vec<&str> = ran.stdout.lines().filter(|line| !line.ends_with(".lock")).collect();
+    assert_eq!(lines, ["mlx5_vfio_pci", "0", "mlx5_core", "vfio-pci"], "{}", ran.stderr);
+}
+
+#[test]
 fn a_domain_finds_its_devices_and_leaves_them_as_they_were() {
     let devices = [hostdev(FIRST, "yes", "<driver name='vfio'/>"), interface(THIRD, "no")];
     let ran = with_domains(

@@ -12,6 +12,7 @@ pub use pf::{PfJob, record as pf_step_record};
 pub use record::{forget_record, save_record, set_aside_record, step_record};
 pub use recover::{Recoveries, Recovery, put_back};
 
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use rustix::io::Errno;
 use crate::address::Address;
 use crate::catalog::Catalog;
 use crate::gather;
+use crate::guard::Uses;
 use crate::host::Host;
 use crate::interrupt;
 use crate::kernel_name::DriverName;
@@ -124,7 +126,11 @@ impl<'a> Job<'a> {
         let was = Binding::from(facts);
         let mut failures: Vec<Failure> = Vec::new();
         let mut is_bound = plan.attempts.is_empty();
-        for attempt in &plan.attempts {
+        for (number, attempt) in plan.attempts.iter().enumerate() {
+            if let Err(failure) = if number > 0 { self.look_again(plan.acknowledged) } else { Ok(()) } {
+                failures.push(failure);
+                break;
+            }
             if let Err(failure) = self.begin("bind", &was, &attempt.steps, draft.as_ref().map(|_| End::Save)) {
                 failures.push(failure);
                 break;
@@ -169,6 +175,18 @@ impl<'a> Job<'a> {
             result.error = combine(failures);
         }
         self.finish(result)
+    }
+
+    /// May the next driver be tried? A native driver that has had the device again may have made something of it that this
+    /// host uses.
+    fn look_again(&self, acknowledged: Uses) -> Result<(), Failure> {
+        let (host, address) = (self.setting.host, self.address);
+        let unreadable = |error: ReadError| StepError::from(error).failure(address);
+        let Some(device) = Device::read(host, address).map_err(unreadable)? else {
+            return Err(StepError::Gone.failure(address));
+        };
+        let facts = gather::facts(host, device, self.control.timeout()).map_err(unreadable)?;
+        plan::may_try_again(&facts, acknowledged)
     }
 
     /// Puts the device back to how it was, as far as it is not so, and what was `prepared` since.
@@ -321,21 +339,32 @@ impl<'a> Job<'a> {
     }
 
     /// Is it as these steps have left it? Others can have their way with a device between two steps of ours, and none fails.
-    fn confirm(&self, steps: &[Step]) -> Result<(), StepError> {
+    fn confirm(&mut self, steps: &[Step]) -> Result<(), StepError> {
+        if steps.is_empty() {
+            return Ok(());
+        }
         let now = self.driver()?;
-        let Some(last) = steps.last() else { return Ok(()) };
-        let wanted = match &last.action {
-            Action::Bind(Target { driver: Some(driver), .. }) => Some(Some(driver)),
-            Action::Override(_) | Action::Unbind(_) => Some(None),
+        // An override says nothing of the driver, and after a probe that is the kernel's choice.
+        let wanted = steps.iter().rev().find_map(|step| match &step.action {
+            Action::Bind(Target { driver, .. }) => Some(driver.as_ref().map(Some)),
+            Action::Rebind(driver) => Some(Some(Some(driver))),
+            Action::Unbind(_) => Some(Some(None)),
+            Action::Probe => Some(None),
             _ => None,
-        };
-        match wanted {
+        });
+        match wanted.flatten() {
             Some(wanted) if wanted != now.as_ref() => return Err(StepError::Taken(now)),
             _ => {}
         }
-        match self.read_override()? {
-            now if now == self.driver_override => Ok(()),
-            now => Err(StepError::Overridden(now)),
+        match self.read_override() {
+            Ok(now) if now == self.driver_override => Ok(()),
+            Ok(now) => Err(StepError::Overridden(now)),
+            // Before Linux 7.1 the device's lock is waited for, which somebody who has just opened the device may hold for long.
+            Err(error) if error.source.kind() == io::ErrorKind::TimedOut => {
+                self.warnings.push(format!("whether its override is as it was left could not be seen: {error}"));
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -198,34 +198,39 @@ impl Binder<'_> {
     /// keeps a choice anew does not lose that, unless by naming a driver.
     pub fn with_rule(&self, device: &Device, mut request: Request) -> Result<(Option<Recipe>, Request), Failure> {
         let address = device.address;
-        match &request.preparing {
-            Preparing::Nothing => Ok((None, request)),
-            Preparing::Known => Ok((Some(Recipe::Auto), request)),
-            Preparing::OfRule(rule) => Ok((rule.recipe().cloned(), request)),
-            Preparing::AsKept => {
-                let (policy, errors) = Policy::read(&self.context.host);
-                if request.is_saving {
-                    check_readable(&self.context.host, address, &errors)?;
-                }
-                let Some(Decision::Rule(rule)) = policy.decide(device) else { return Ok((None, request)) };
-                let recipe = rule.recipe().filter(|recipe| !recipe.is_empty()).cloned();
-                if recipe.is_some() && request.choice == Choice::None {
-                    return Err(Failure::new(
-                        Kind::Conflict,
-                        format!(
-                            "{address}: {} has prepare steps for it, and with --driver none there is no driver to prepare it for",
-                            rule.file.display()
-                        ),
-                        "--no-prepare leaves them out",
-                    ));
-                }
-                request.manner.acknowledged = request.manner.acknowledged.and(rule.acknowledged);
-                if request.choice == Choice::Auto && request.require.is_empty() {
-                    request.require.clone_from(&rule.require);
-                }
-                Ok((recipe, request))
-            }
+        if let Preparing::OfRule(rule) = &request.preparing {
+            return Ok((rule.recipe().cloned(), request));
         }
+        let is_as_kept = matches!(request.preparing, Preparing::AsKept);
+        let (policy, errors) = Policy::read(&self.context.host);
+        if request.is_saving && is_as_kept {
+            check_readable(&self.context.host, address, &errors)?;
+        }
+        let rule = match policy.decide(device) {
+            Some(Decision::Rule(rule)) => Some(rule),
+            _ => None,
+        };
+        let recipe = match request.preparing {
+            Preparing::Known => Some(Recipe::Auto),
+            Preparing::AsKept => rule.and_then(Rule::recipe).filter(|recipe| !recipe.is_empty()).cloned(),
+            _ => None,
+        };
+        let Some(rule) = rule else { return Ok((recipe, request)) };
+        if is_as_kept && recipe.is_some() && request.choice == Choice::None {
+            return Err(Failure::new(
+                Kind::Conflict,
+                format!(
+                    "{address}: {} has prepare steps for it, and with --driver none there is no driver to prepare it for",
+                    rule.file.display()
+                ),
+                "--no-prepare leaves them out",
+            ));
+        }
+        request.manner.acknowledged = request.manner.acknowledged.and(rule.acknowledged);
+        if request.choice == Choice::Auto && request.require.is_empty() {
+            request.require.clone_from(&rule.require);
+        }
+        Ok((recipe, request))
     }
 
     /// The steps before each driver that may be tried.

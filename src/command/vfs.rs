@@ -251,7 +251,7 @@ impl<'a> VfWork<'a> {
         }
         let step = DeviceStep { action: DeviceAction::Probe, reason: "no choice is about it".to_string() };
         let attempts = vec![Attempt { target: None, steps: vec![step] }];
-        let mut result = job.bind(&facts, BindPlan { attempts, warnings: Vec::new() }, None);
+        let mut result = job.bind(&facts, BindPlan { attempts, warnings: Vec::new(), acknowledged: Uses::NONE }, None);
         match &result.error {
             None if result.driver.is_none() => result.outcome = Outcome::Unchanged,
             // What the kernel chose is its own affair, also if that fails.

@@ -14,11 +14,11 @@ pub enum Use {
     Session,
     /// A file system or another user of a disk
     Disk,
-    /// A network interface that is up, or part of another one
+    /// A network interface with addresses, routes, traffic or others on top of it
     Network,
     /// What is seen on a screen
     Display,
-    /// The kernel's console, or what its crash dump needs
+    /// The kernel's console
     Console,
     /// The only keyboard
     Input,
