@@ -226,7 +226,7 @@ fn count(host: &Host, address: Address, attribute: &str) -> Result<u16, ReadErro
 /// Reads all that plans need; `patience` is for the override, which on older kernels waits for the device's lock.
 pub fn facts(host: &Host, device: Device, patience: Duration) -> Result<Facts, ReadError> {
     let facts = facts_but_users(host, device, patience)?;
-    with_users(host, facts)
+    with_users(host, facts, &[])
 }
 
 /// The same without those who use the device: looking through all processes and mounts is for what is to be taken away.
@@ -235,8 +235,8 @@ pub fn facts_but_users(host: &Host, device: Device, patience: Duration) -> Resul
     surroundings(host, device, driver_override)
 }
 
-/// Adds these.
-pub fn with_users(host: &Host, mut facts: Facts) -> Result<Facts, ReadError> {
+/// Adds these; what goes `together` with the device is not counted on to carry on without it.
+pub fn with_users(host: &Host, mut facts: Facts, together: &[Address]) -> Result<Facts, ReadError> {
     let address = facts.device.address;
     if facts.is_vfio_device {
         facts.holders = guard::holders(host, address, facts.device.iommu_group, &facts.vfio_devices);
@@ -244,7 +244,7 @@ pub fn with_users(host: &Host, mut facts: Facts) -> Result<Facts, ReadError> {
     // What a VFIO driver has is no longer this host's.
     let is_given = facts.is_vfio_device && facts.is_on_vfio_driver();
     if facts.device.driver.is_some() && !is_given {
-        facts.findings = guard::findings(host, address)?;
+        facts.findings = guard::findings(host, address, together)?;
     }
     Ok(facts)
 }
@@ -282,6 +282,7 @@ pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>
 pub fn vfs(host: &Host, pf: &sysfs::Pf, patience: Duration) -> Result<(Vec<Vf>, Vec<ReadError>), ReadError> {
     let mut overrides = Overrides::new(host, patience);
     let users = guard::users(host);
+    let together: Vec<Address> = pf.vfs.iter().map(|(_, vf)| *vf).collect();
     let (mut vfs, mut errors) = (Vec::with_capacity(pf.vfs.len()), Vec::new());
     for &(number, address) in &pf.vfs {
         // One that goes at this moment is none.
@@ -296,7 +297,7 @@ pub fn vfs(host: &Host, pf: &sysfs::Pf, patience: Duration) -> Result<(Vec<Vf>, 
             true => guard::holding(&users, address, device.iommu_group, &names),
             false => Vec::new(),
         };
-        let mut uses = guard::findings(host, address)?;
+        let mut uses = guard::findings(host, address, &together)?;
         // An interface that is up and nothing else is not in use, but nobody expects it to go because another VF is made.
         if uses.iter().all(|finding| finding.used_as != Use::Network) {
             let interfaces = guard::interfaces_in_use(host, address)?;

@@ -139,7 +139,8 @@ pub struct Binder<'a> {
     pub context: &'a Context,
     /// The tables, with the lists of modules.
     pub chooser: Chooser<'a>,
-    /// The devices that are bound in one go: these need not be warned of as each other's siblings.
+    /// The devices that are bound in one go: these need not be warned of as each other's siblings, and none carries on for
+    /// another.
     pub together: Vec<Address>,
 }
 
@@ -266,7 +267,7 @@ impl Binder<'_> {
         let mut plan = plan::bind(&facts, &wanted, request.manner)?;
         // Who is on the right driver stays there, whoever holds it.
         if !plan.attempts.is_empty() {
-            facts = gather::with_users(&self.context.host, facts)
+            facts = gather::with_users(&self.context.host, facts, &self.together)
                 .map_err(|error| held(&self.context.host, address, error))?;
             plan = plan::bind(&facts, &wanted, request.manner)?;
         }

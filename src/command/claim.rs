@@ -79,8 +79,8 @@ fn look(binder: &Binder<'_>, policy: &Policy, device: Device) -> Result<Option<C
     // What the override is now does not matter, and on older kernels reading it can wait for a probe.
     let facts = gather::surroundings(&binder.context.host, device, None)
         .map_err(|error| held(&binder.context.host, address, error))?;
-    let facts =
-        gather::with_users(&binder.context.host, facts).map_err(|error| held(&binder.context.host, address, error))?;
+    let facts = gather::with_users(&binder.context.host, facts, &binder.together)
+        .map_err(|error| held(&binder.context.host, address, error))?;
     let mut plan = plan::bind(&facts, &wanted, request.manner)?;
     plan.warnings.extend(doubts);
     Ok(Some(Claim { facts, steps: plan::claim(&plan), warnings: plan.warnings }))

@@ -46,13 +46,13 @@ pub struct Request {
 pub fn unbind_all(context: &Context, addresses: &[Address], request: &Request) -> Result<Vec<DeviceResult>> {
     let chooser = context.chooser()?.with_modules();
     context.refuse_other_kernel(&chooser)?;
-    Ok(context.each(addresses, |address| unbind(context, &chooser, address, request)))
+    Ok(context.each(addresses, |address| unbind(context, &chooser, (address, addresses), request)))
 }
 
 fn unbind(
     context: &Context,
     chooser: &Chooser<'_>,
-    address: Address,
+    (address, together): (Address, &[Address]),
     request: &Request,
 ) -> Result<DeviceResult, Failure> {
     let is_forgetting = request.is_forgetting && policy::has_own_file(&context.host, address);
@@ -65,7 +65,7 @@ fn unbind(
     }
     let target = request.driver.as_ref().map(|driver| target::resolve(&context.host, chooser, driver)).transpose()?;
     if context.is_dry_run {
-        let (_, steps, warnings) = plan(context, address, target.as_ref(), request)?;
+        let (_, steps, warnings) = plan(context, (address, together), target.as_ref(), request)?;
         let mut result = context.planned(address, &steps, warnings);
         if is_forgetting {
             result.steps.push(forget_record(&context.host, address));
@@ -82,7 +82,7 @@ fn unbind(
     let observe = |address: Address, text: &str| context.observe(address, text);
     let setting = context.setting(&observe);
     let job = Job::start(&setting, address)?;
-    let (facts, steps, warnings) = plan(context, address, target.as_ref(), request)?;
+    let (facts, steps, warnings) = plan(context, (address, together), target.as_ref(), request)?;
     let is_given_away = !request.is_forgetting && policy::has_own_file(&context.host, address);
     let store = |error: std::io::Error| {
         let path = context.host.given_away(address);
@@ -107,13 +107,14 @@ fn unbind(
 
 fn plan(
     context: &Context,
-    address: Address,
+    (address, together): (Address, &[Address]),
     target: Option<&Target>,
     request: &Request,
 ) -> Result<(Facts, Vec<Step>, Vec<String>), Failure> {
     let device = context.device(address)?;
-    let facts =
-        gather::facts(&context.host, device, context.timeout).map_err(|error| held(&context.host, address, error))?;
+    let facts = gather::facts_but_users(&context.host, device, context.timeout)
+        .and_then(|facts| gather::with_users(&context.host, facts, together))
+        .map_err(|error| held(&context.host, address, error))?;
     let mut steps = plan::unbind(&facts, target, request.acknowledged)?;
     if request.is_unprobed {
         steps.retain(|step| !matches!(step.action, Action::LoadNative | Action::Probe));

@@ -4,6 +4,7 @@
 
 use super::below::Below;
 use super::finding::{Finding, Use};
+use super::going::Going;
 use super::interfaces::Interfaces;
 use super::network::names;
 use super::patient;
@@ -11,7 +12,7 @@ use crate::host::Host;
 use crate::sysfs::{Node, ReadError};
 
 /// The consoles on the device, and those over its interfaces.
-pub fn findings(host: &Host, below: &[Below]) -> Result<Vec<Finding>, ReadError> {
+pub fn findings(host: &Host, below: &[Below], going: &Going<'_>) -> Result<Vec<Finding>, ReadError> {
     let mut findings = Vec::new();
     let lines: Vec<&str> = below.iter().filter(|b| b.subsystem == "tty").map(|b| b.name.as_str()).collect();
     if !lines.is_empty() {
@@ -21,13 +22,13 @@ pub fn findings(host: &Host, below: &[Below]) -> Result<Vec<Finding>, ReadError>
         findings.extend(consoles.map(|name| Finding::new(Use::Console, format!("{name} is a console of the kernel"))));
     }
     if names(below).next().is_some() {
-        findings.extend(over_network(host, below)?);
+        findings.extend(over_network(host, below, going)?);
     }
     Ok(findings)
 }
 
 /// netconsole's targets (`drivers/net/netconsole.c`). Those of its module parameter show on newer kernels alone.
-fn over_network(host: &Host, below: &[Below]) -> Result<Vec<Finding>, ReadError> {
+fn over_network(host: &Host, below: &[Below], going: &Going<'_>) -> Result<Vec<Finding>, ReadError> {
     let mut findings = Vec::new();
     for target in Node::new(host.netconsole()).names_in("")? {
         let node = Node::new(host.netconsole().join(&target));
@@ -35,7 +36,7 @@ fn over_network(host: &Host, below: &[Below]) -> Result<Vec<Finding>, ReadError>
         if node.read_if_there("enabled")?.as_deref() != Some("1") {
             continue;
         }
-        let interfaces = Interfaces::read(host)?;
+        let interfaces = Interfaces::read(host, going)?;
         for name in names(below) {
             if let Some(how) = interfaces.goes_through(&sender, name)? {
                 let message = format!("the kernel's messages go out by {how} (netconsole {target})");

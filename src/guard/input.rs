@@ -3,6 +3,7 @@
 
 use super::below::Below;
 use super::finding::{Finding, Use};
+use super::going::Going;
 use crate::host::Host;
 use crate::sysfs::{Node, ReadError};
 
@@ -11,7 +12,7 @@ use crate::sysfs::{Node, ReadError};
 const KEYS: u64 = 0xffff_fffe;
 
 /// The keyboards of the device, if there is no other.
-pub fn findings(host: &Host, below: &[Below]) -> Result<Vec<Finding>, ReadError> {
+pub fn findings(host: &Host, below: &[Below], going: &Going<'_>) -> Result<Vec<Finding>, ReadError> {
     let mut ours = Vec::new();
     for below in below.iter().filter(|below| below.subsystem == "input") {
         if is_keyboard(&below.node())? {
@@ -22,8 +23,10 @@ pub fn findings(host: &Host, below: &[Below]) -> Result<Vec<Finding>, ReadError>
         return Ok(Vec::new());
     }
     for name in Node::new(host.class("input")).names_in("")? {
-        let is_ours = ours.iter().any(|below| below.name == name);
-        if !is_ours && is_keyboard(&Node::new(host.class("input").join(name)))? {
+        let is_it = |below: &Below| below.subsystem == "input" && below.name == name;
+        let is_left =
+            !ours.iter().any(|below| is_it(below)) && is_keyboard(&Node::new(host.class("input").join(&name)))?;
+        if is_left && !going.below()?.iter().any(is_it) {
             return Ok(Vec::new());
         }
     }

@@ -9,6 +9,8 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::going::Going;
+use super::network::names;
 use super::routes::{self, Route};
 use crate::host::Host;
 use crate::sysfs::{Node, ReadError};
@@ -29,6 +31,7 @@ pub fn is_up(interface: &Node) -> Result<bool, ReadError> {
 #[derive(Debug)]
 pub struct Interfaces<'a> {
     host: &'a Host,
+    going: &'a Going<'a>,
     /// Where they lead.
     pub routes: Vec<Route>,
     /// IPv6 addresses, but for those of a link alone.
@@ -37,13 +40,13 @@ pub struct Interfaces<'a> {
 
 impl<'a> Interfaces<'a> {
     /// Reads routes and addresses.
-    pub fn read(host: &'a Host) -> Result<Interfaces<'a>, ReadError> {
+    pub fn read(host: &'a Host, going: &'a Going<'a>) -> Result<Interfaces<'a>, ReadError> {
         let table = |name| text(host.network_table(name));
         let mut routes = routes::ipv4_routes(&table("route")?);
         routes.extend(routes::ipv6_routes(&table("ipv6_route")?));
         let addresses = routes::ipv6_addresses(&table("if_inet6")?);
         let addresses = addresses.into_iter().map(|(name, address)| (name, address.into())).collect();
-        Ok(Interfaces { host, routes, addresses })
+        Ok(Interfaces { host, going, routes, addresses })
     }
 
     /// An interface's attributes.
@@ -100,7 +103,7 @@ impl<'a> Interfaces<'a> {
         self.node(name).path().join("bonding").is_dir()
     }
 
-    /// The other parts of a bond that would carry on without `part`; none if it is no bond.
+    /// The other parts of a bond that would carry on without `part` and what goes together with it; none if it is no bond.
     pub fn carry_on(&self, bond: &str, part: &str) -> Result<Vec<String>, ReadError> {
         let mut others = Vec::new();
         if self.is_bond(bond) {
@@ -109,6 +112,12 @@ impl<'a> Interfaces<'a> {
                 if lower != part && !above.contains(&lower) && self.has_carrier(&lower)? {
                     others.push(lower);
                 }
+            }
+        }
+        if !others.is_empty() {
+            for going in names(self.going.below()?) {
+                let above = self.all_above(going)?;
+                others.retain(|other| other != going && !above.contains(other));
             }
         }
         Ok(others)

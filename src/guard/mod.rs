@@ -6,6 +6,7 @@ mod console;
 mod disk;
 mod display;
 mod finding;
+mod going;
 mod input;
 mod interfaces;
 mod mounts;
@@ -29,22 +30,25 @@ use crate::address::Address;
 use crate::host::Host;
 use crate::sysfs::ReadError;
 
-/// What this host would lose if the device went from its native driver, the most harmful first. What VFIO users hold is
-/// not among it: see [`holders`].
-pub fn findings(host: &Host, address: Address) -> Result<Vec<Finding>, ReadError> {
-    findings_for(host, address, std::process::id())
+use going::Going;
+
+/// What this host would lose if the device went from its native driver, the most harmful first. What is below the devices
+/// that go `together` with it is not counted on to carry on. What VFIO users hold is not among it: see [`holders`].
+pub fn findings(host: &Host, address: Address, together: &[Address]) -> Result<Vec<Finding>, ReadError> {
+    findings_for(host, address, together, std::process::id())
 }
 
 /// The same, asked for by a process.
-fn findings_for(host: &Host, address: Address, pid: u32) -> Result<Vec<Finding>, ReadError> {
+fn findings_for(host: &Host, address: Address, together: &[Address], pid: u32) -> Result<Vec<Finding>, ReadError> {
+    let going = Going::new(host, together);
     let below = below::below(host, address)?;
-    let disks = [below.clone(), remote::disks(host, &below)?].concat();
-    let mut findings = disk::findings(host, &disks)?;
-    findings.extend(session::findings(host, pid, &below)?);
-    findings.extend(network::findings(host, address, &below)?);
+    let disks = [below.clone(), remote::disks(host, &below, &going)?].concat();
+    let mut findings = disk::findings(host, &disks, &going)?;
+    findings.extend(session::findings(host, pid, &below, &going)?);
+    findings.extend(network::findings(host, address, &below, &going)?);
     findings.extend(display::findings(host, address, &below)?);
-    findings.extend(console::findings(host, &below)?);
-    findings.extend(input::findings(host, &below)?);
+    findings.extend(console::findings(host, &below, &going)?);
+    findings.extend(input::findings(host, &below, &going)?);
     findings.extend(platform::findings(&below)?);
     findings.extend(nodes::findings(host, address, &below)?);
     findings.sort();

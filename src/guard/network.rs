@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::below::Below;
 use super::finding::{Finding, Use};
+use super::going::Going;
 use super::interfaces::{Interfaces, OPEN_VSWITCH, is_up, text};
 use super::mounts::mounts;
 use super::processes;
@@ -28,10 +29,10 @@ pub fn names(below: &[Below]) -> impl Iterator<Item = &str> {
 }
 
 /// How the interfaces below a device are used.
-pub fn findings(host: &Host, device: Address, below: &[Below]) -> Result<Vec<Finding>, ReadError> {
+pub fn findings(host: &Host, device: Address, below: &[Below], going: &Going<'_>) -> Result<Vec<Finding>, ReadError> {
     let mut findings: Vec<Finding> = elsewhere(host, device, below).into_iter().collect();
     if names(below).next().is_some() {
-        let interfaces = Interfaces::read(host)?;
+        let interfaces = Interfaces::read(host, going)?;
         for name in names(below) {
             findings.extend(use_of(host, &interfaces, name)?);
             findings.extend(file_systems(host, &interfaces, name)?);

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::below::{Below, under};
+use super::going::Going;
 use super::interfaces::Interfaces;
 use super::network::names;
 use super::patient;
@@ -13,7 +14,7 @@ use crate::host::Host;
 use crate::sysfs::{Node, ReadError};
 
 /// The disks that come by the interfaces below a device: of iSCSI, and of NVMe over TCP or RDMA where there is no other path.
-pub fn disks(host: &Host, below: &[Below]) -> Result<Vec<Below>, ReadError> {
+pub fn disks(host: &Host, below: &[Below], going: &Going<'_>) -> Result<Vec<Below>, ReadError> {
     let mut disks = Vec::new();
     if names(below).next().is_none() {
         return Ok(disks);
@@ -23,7 +24,7 @@ pub fn disks(host: &Host, below: &[Below]) -> Result<Vec<Below>, ReadError> {
     if servers.is_empty() {
         return Ok(disks);
     }
-    let interfaces = Interfaces::read(host)?;
+    let interfaces = Interfaces::read(host, going)?;
     for (server, directory) in servers {
         let Some(user) = interfaces.way(None, server) else { continue };
         for name in names(below) {

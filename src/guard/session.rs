@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::below::Below;
 use super::finding::{Finding, Use};
+use super::going::Going;
 use super::interfaces::{Interfaces, text};
 use super::network::names;
 use super::processes::command;
@@ -36,7 +37,7 @@ struct Session {
 /// sudo(8) leaves SSH_CONNECTION out of the environment, so those of all ancestors are looked at, and if none has it, whether
 /// one is connected with another host, as sshd is. A program that starts us for somebody far away, like an agent that manages
 /// hosts, is found by that as well. What a process may not read (another user's) is not found.
-pub fn findings(host: &Host, pid: u32, below: &[Below]) -> Result<Vec<Finding>, ReadError> {
+pub fn findings(host: &Host, pid: u32, below: &[Below], going: &Going<'_>) -> Result<Vec<Finding>, ReadError> {
     if names(below).next().is_none() {
         return Ok(Vec::new());
     }
@@ -46,7 +47,7 @@ pub fn findings(host: &Host, pid: u32, below: &[Below]) -> Result<Vec<Finding>, 
         None => connected(host, &ancestors)?,
     };
     let Some(session) = session else { return Ok(Vec::new()) };
-    let interfaces = Interfaces::read(host)?;
+    let interfaces = Interfaces::read(host, going)?;
     let by_address = || interfaces.way(session.local, session.peer);
     let Some(user) = session.zone.as_deref().or_else(by_address) else { return Ok(Vec::new()) };
     let mut findings = Vec::new();

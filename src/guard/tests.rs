@@ -90,7 +90,13 @@ impl Tree {
 
     /// What is found, as `KIND: MESSAGE`, and `| MEND` where there is one.
     fn found(&self, device: &str) -> Vec<String> {
-        let findings = findings_for(&self.host, device.parse().unwrap(), US).unwrap();
+        self.found_with(device, &[])
+    }
+
+    /// The same, where others go together with it.
+    fn found_with(&self, device: &str, together: &[&str]) -> Vec<String> {
+        let together: Vec<Address> = together.iter().map(|address| address.parse().unwrap()).collect();
+        let findings = findings_for(&self.host, device.parse().unwrap(), &together, US).unwrap();
         let line = |finding: Finding| {
             let mend = finding.mend.map(|mend| format!(" | {mend}")).unwrap_or_default();
             format!("{}: {}{mend}", finding.used_as.name(), finding.message)
@@ -347,6 +353,21 @@ fn the_session_through_other_interfaces() {
     assert_eq!(session(&tree, NIC).as_deref(), Some(expected));
     tree.stack("eth1", "bond0");
     assert_eq!(session(&tree, NIC), None);
+    // Both of its ports, in one go; and one by a part of its own.
+    let both = |tree: &Tree| tree.found_with(NIC, &[NIC, OTHER]);
+    assert_eq!(both(&tree)[0], expected);
+    let lost = "network: network interface eth0 is up and is part of bond bond0, which has the default route and a route to \
+                192.0.2.0/24";
+    assert_eq!(both(&tree)[1], lost);
+    let vlan = logged_in(told);
+    vlan.interface("virtual", "bond0", UP, "up").interface("virtual", "eth1.5", UP, "up");
+    vlan.stack("eth0", "bond0")
+        .stack("eth1", "eth1.5")
+        .stack("eth1.5", "bond0")
+        .file("sys/class/net/bond0/bonding/x", "");
+    vlan.routes(&[&near("bond0"), &default("bond0")]);
+    assert_eq!(session(&vlan, NIC), None);
+    assert_eq!(both(&vlan)[0], expected);
     tree.file("sys/class/net/eth1/operstate", "down");
     assert_eq!(session(&tree, NIC).as_deref(), Some(expected));
     // A tunnel: what it goes through is not linked to it, but the default route is likely.
@@ -522,6 +543,7 @@ fn the_only_keyboard() {
     assert_eq!(tree.found(NIC).len(), 2);
     tree.object(OTHER, "input/input1", "input", &[("capabilities/key", KEYBOARD), ("name", "Elsewhere")]);
     tree.finds(&[]);
+    assert_eq!(tree.found_with(NIC, &[OTHER, NIC]).len(), 2);
     // A mouse is none.
     let tree = Tree::new();
     tree.object(NIC, "usb1/1-1/input/input5", "input", &[("capabilities/key", "1f0000 0 0 0 0"), ("name", "Mouse")]);
@@ -548,7 +570,7 @@ fn what_the_machine_relies_on() {
 fn disks_of_other_hosts() {
     let disks = |tree: &Tree, device: &str| -> Vec<String> {
         let below = below::below(&tree.host, device.parse().unwrap()).unwrap();
-        let disks = remote::disks(&tree.host, &below).unwrap();
+        let disks = remote::disks(&tree.host, &below, &Going::new(&tree.host, &[])).unwrap();
         disks.into_iter().filter(|below| below.subsystem == "block").map(|below| below.name).collect()
     };
     let tree = Tree::new();

@@ -104,7 +104,8 @@ impl Checker<'_> {
         let is_own = owner.is_some_and(|owner| Some(&owner.uuid) == self.domain.uuid.as_ref());
         view.in_use_by = owner.map(|owner| owner.name.clone());
 
-        let mut facts = gather::facts(&context.host, device.clone(), context.timeout)
+        let mut facts = gather::facts_but_users(&context.host, device.clone(), context.timeout)
+            .and_then(|facts| gather::with_users(&context.host, facts, &binder.together))
             .map_err(|error| bind::held(&context.host, address, error))?;
         facts.siblings.retain(|sibling| !binder.together.contains(&sibling.address));
         view.driver_override = facts.driver_override.clone();

@@ -92,13 +92,20 @@ pub struct Layers<'a> {
     pub volumes: Vec<Volume>,
     /// The imported ZFS pools that affected devices are members of.
     pub pools: BTreeMap<String, String>,
+    /// What would be lost together with them.
+    gone: BTreeSet<String>,
 }
 
 impl<'a> Layers<'a> {
-    /// All that the disks below a device carry.
-    pub fn above(host: &'a Host, below: &[Below], namespaces: Vec<Namespace>) -> Result<Layers<'a>, ReadError> {
+    /// All that the disks below a device carry, where nothing goes on with what is `gone`.
+    pub fn above(
+        host: &'a Host,
+        below: &[Below],
+        namespaces: Vec<Namespace>,
+        gone: BTreeSet<String>,
+    ) -> Result<Layers<'a>, ReadError> {
         let volumes = volumes(host)?;
-        let mut layers = Layers { host, devices: BTreeMap::new(), namespaces, volumes, pools: BTreeMap::new() };
+        let mut layers = Layers { host, devices: BTreeMap::new(), namespaces, volumes, pools: BTreeMap::new(), gone };
         for disk in below.iter().filter(|below| below.subsystem == "block") {
             let lower = disk.path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
             let lower = lower.filter(|name| layers.devices.contains_key(*name)).map(str::to_string);
@@ -108,6 +115,15 @@ impl<'a> Layers<'a> {
         // nothing more comes. Each device comes at most twice.
         while layers.climb()? {}
         Ok(layers)
+    }
+
+    /// The names of what would be lost.
+    pub fn lost(&self) -> BTreeSet<String> {
+        self.devices.values().filter(|device| device.harm == Harm::Lost).map(|device| device.name.clone()).collect()
+    }
+
+    fn is_lost(&self, name: &str) -> bool {
+        self.gone.contains(name) || self.devices.get(name).is_some_and(|device| device.harm == Harm::Lost)
     }
 
     /// One layer more; has anything come?
@@ -178,7 +194,7 @@ impl<'a> Layers<'a> {
             let is_alive = self.node(&other).read_if_there("device/state")?.is_none_or(|state| state == "live");
             let is_open =
                 self.node(&other).read_if_there("ana_state")?.is_none_or(|state| state.ends_with("optimized"));
-            if !self.devices.contains_key(&other) && is_alive && is_open {
+            if !self.is_lost(&other) && is_alive && is_open {
                 keeps.push(other);
             }
         }
@@ -193,7 +209,8 @@ impl<'a> Layers<'a> {
             return self.add(holder, Harm::Weakened, lower, None);
         }
         let node = self.node(holder);
-        let is_lost = |name: &String| self.devices.get(name).is_some_and(|device| device.harm == Harm::Lost);
+        // What has gone already, with another device, is not gone on with.
+        let is_lost = |name: &String| self.is_lost(name) || !self.node(name).path().exists();
         let (lost, others): (Vec<String>, Vec<String>) = node.names_in("slaves")?.into_iter().partition(is_lost);
         let keeps = match self.kind(holder)? {
             Kind::Mapper { uuid, .. } if uuid.starts_with("mpath-") => {
@@ -289,8 +306,9 @@ impl<'a> Layers<'a> {
     pub fn lost_of(&self, device: &Affected) -> Vec<String> {
         let is_path = |path: &str| multipath_of(path).is_some_and(|(s, n)| device.name == format!("nvme{s}n{n}"));
         let holds = |member: &str| self.node(member).path().join("holders").join(&device.name).exists();
-        let lost = self.devices.values().filter(|other| other.harm == Harm::Lost);
-        lost.map(|other| &other.name).filter(|name| is_path(name) || holds(name)).cloned().collect()
+        let mut lost = self.lost();
+        lost.extend(self.gone.iter().cloned());
+        lost.into_iter().filter(|name| is_path(name) || holds(name)).collect()
     }
 
     /// A block device's directory.

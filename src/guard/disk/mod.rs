@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::below::Below;
 use super::finding::{Finding, Use};
+use super::going::Going;
 use super::mounts;
 use crate::host::Host;
 use crate::sysfs::ReadError;
@@ -20,12 +21,18 @@ use layers::{Affected, Harm, Kind, Layers};
 use users::{User, plain, several};
 
 /// Who uses the disks below a device.
-pub fn findings(host: &Host, below: &[Below]) -> Result<Vec<Finding>, ReadError> {
+pub fn findings(host: &Host, below: &[Below], going: &Going<'_>) -> Result<Vec<Finding>, ReadError> {
     const DISKS: [&str; 2] = ["block", "nvme"];
     if !below.iter().any(|below| DISKS.contains(&below.subsystem.as_str())) {
         return Ok(Vec::new());
     }
-    let layers = Layers::above(host, below, mounts::namespaces(host)?)?;
+    let mut layers = Layers::above(host, below, mounts::namespaces(host)?, BTreeSet::new())?;
+    if layers.devices.values().any(|device| device.harm == Harm::Weakened) {
+        // It would go on with what may go together with this.
+        let all = Layers::above(host, &[below, &going.disks()?].concat(), layers.namespaces, BTreeSet::new())?;
+        let gone = all.lost();
+        layers = Layers::above(host, below, all.namespaces, gone)?;
+    }
     let users = users::users(&layers, below)?;
     let devices = users.iter().filter_map(|user| user.device.as_deref());
     let used: BTreeSet<String> = devices.flat_map(|device| layers.chain(device)).map(|d| d.name.clone()).collect();

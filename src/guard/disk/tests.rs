@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::findings;
 use crate::guard::below::below;
 use crate::guard::finding::Use;
+use crate::guard::going::Going;
 use crate::host::Host;
 
 const OURS: &str = "0000:01:00.0";
@@ -120,9 +121,15 @@ impl Tree {
 
     /// What is found, each as `KIND: MESSAGE` and its mend.
     fn found(&self) -> Vec<(String, String)> {
+        self.found_with(&[OURS])
+    }
+
+    /// The same, where these go in one go.
+    fn found_with(&self, together: &[&str]) -> Vec<(String, String)> {
         let host = Host::new(self.root.path(), None).unwrap();
         let below = below(&host, OURS.parse().unwrap()).unwrap();
-        let mut found = findings(&host, &below).unwrap();
+        let together: Vec<_> = together.iter().map(|address| address.parse().unwrap()).collect();
+        let mut found = findings(&host, &below, &Going::new(&host, &together)).unwrap();
         found.sort();
         let text = |used_as: Use, message: &str| format!("{}: {message}", used_as.name());
         found.iter().map(|f| (text(f.used_as, &f.message), f.mend.clone().unwrap_or_default())).collect()
@@ -275,12 +282,60 @@ fn nvme_multipath_with_and_without_another_controller() {
         "disk: nvme3n1 would lose its path nvme3c3n1 and go on with nvme3c4n1; / (ext4) is mounted from nvme3n1p1",
         "",
     )]);
+    let lost = ("root-disk: / (ext4) is mounted from nvme3n1p1".to_string(), String::new());
+    assert_eq!(tree.found_with(&[OURS, OTHER]), [lost]);
     for (file, text) in [("ana_state", "inaccessible\n"), ("device/state", "connecting\n")] {
         tree.write("sys/class/block/nvme3c4n1/device/state", "live\n");
         tree.write(&format!("sys/class/block/nvme3c4n1/{file}"), text);
         tree.expect(&[("root-disk: / (ext4) is mounted from nvme3n1p1", "")]);
         tree.write("sys/class/block/nvme3c4n1/ana_state", "non-optimized\n");
     }
+}
+
+/// What goes on without ours does not if the rest goes in the same go.
+#[test]
+fn all_that_it_would_go_on_with_goes_too() {
+    let only = |tree: &Tree, together: &[&str]| -> String {
+        let found = tree.found_with(together);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].0.clone()
+    };
+    let third = "0000:03:00.0";
+    let mut tree = Tree::new();
+    tree.disk(third, "ata2/host1/block/sdb");
+    // With a layer between: what is lost is not the other's disk itself.
+    tree.mapper("dm-0", "luks", "CRYPT-LUKS2-1", &["sda1"]);
+    tree.array("md0", "raid1", 0, &["nvme0n1p1", "dm-0", "sdb"]);
+    tree.mount("259:9", "/", "ext4", "/dev/md0");
+    let mounted = "/ (ext4) is mounted from nvme0n1p1 through md0 (raid1";
+    let degraded = |lost: &str, kept: &str| {
+        format!("disk: md0 (raid1) would lose {lost} and go on degraded, with {kept}; {mounted})")
+    };
+    assert_eq!(only(&tree, &[]), degraded("nvme0n1p1", "dm-0 and sdb"));
+    assert_eq!(only(&tree, &[OURS]), degraded("nvme0n1p1", "dm-0 and sdb"));
+    assert_eq!(only(&tree, &[OTHER]), degraded("dm-0 and nvme0n1p1", "sdb"));
+    assert_eq!(only(&tree, &[third, OURS]), degraded("nvme0n1p1 and sdb", "dm-0"));
+    assert_eq!(only(&tree, &[OURS, OTHER, third]), format!("root-disk: {mounted}, which would fail)"));
+    // One has gone a moment ago, and the array does not know it yet.
+    fs::remove_file(tree.path("sys/class/block/sdb")).unwrap();
+    assert_eq!(only(&tree, &[OURS, third]), degraded("nvme0n1p1", "dm-0"));
+    assert_eq!(only(&tree, &[OURS, OTHER, third]), format!("root-disk: {mounted}, which would fail)"));
+    // What the others carry besides is not ours.
+    let mut tree = Tree::new();
+    tree.array("md0", "raid1", 0, &["nvme0n1p1", "sda1"]);
+    tree.mount("259:6", "/", "ext4", "/dev/sda2");
+    tree.mount("259:7", "/srv", "ext4", "/dev/md0");
+    let expected = "disk: /srv (ext4) is mounted from nvme0n1p1 through md0 (raid1, which would fail)";
+    assert_eq!(only(&tree, &[OURS, OTHER]), expected);
+
+    let mut tree = Tree::new();
+    tree.mapper("dm-0", "mpatha", "mpath-1", &["nvme0n1", "sda"]);
+    tree.mount("259:7", "/", "ext4", "/dev/mapper/mpatha");
+    assert!(only(&tree, &[OURS]).starts_with("disk: dm-0 (mpatha) would lose its path nvme0n1 and go on with sda;"));
+    let lost = "root-disk: / (ext4) is mounted from nvme0n1 through dm-0 (mpatha)";
+    assert_eq!(only(&tree, &[OURS, OTHER]), lost);
+    fs::remove_file(tree.path("sys/class/block/sda")).unwrap();
+    assert_eq!(only(&tree, &[OURS, OTHER]), lost);
 }
 
 #[test]
@@ -490,9 +545,9 @@ fn no_disk_no_work() {
     fs::remove_dir_all(tree.path("proc")).unwrap();
     fs::create_dir_all(tree.path("proc/self/mountinfo")).unwrap();
     let host = Host::new(tree.root.path(), None).unwrap();
-    assert_eq!(findings(&host, &[]).unwrap(), []);
+    assert_eq!(findings(&host, &[], &Going::new(&host, &[])).unwrap(), []);
     let below = below(&host, OURS.parse().unwrap()).unwrap();
-    assert!(findings(&host, &below).is_err());
+    assert!(findings(&host, &below, &Going::new(&host, &[])).is_err());
     tree.disks = 0;
 }
 
