@@ -28,12 +28,15 @@ pub fn findings(host: &Host, device: Address, below: &[Below]) -> Result<Vec<Fin
         return Ok(Vec::new());
     }
     let of_node = |path: &Path| nodes.iter().find(|(node, _)| node == path).map(|(_, used_as)| *used_as);
-    let openers = processes::openers(host, |target| of_node(target).is_some());
-    let uses: Vec<(Option<Use>, String)> =
-        openers.iter().map(|opener| (of_node(&opener.node), opener.to_string())).collect();
+    let is_live = host.is_this_machine();
+    let which = |descriptor: &Path, target: &Path| {
+        of_node(target).filter(|_| !is_live || processes::is_ours(target, descriptor))
+    };
+    let openers = processes::openers_of(host, which);
+    let uses: Vec<(Use, String)> = openers.iter().map(|(opener, used_as)| (*used_as, opener.to_string())).collect();
     let mut findings = Vec::new();
     for used_as in [Use::Network, Use::Display, Use::Console, Use::Sound, Use::Process] {
-        let openers = || uses.iter().filter(|(found, _)| *found == Some(used_as)).map(|(_, opener)| opener);
+        let openers = || uses.iter().filter(|(found, _)| *found == used_as).map(|(_, opener)| opener);
         findings.extend(openers().take(NAMED).map(|opener| Finding::new(used_as, opener.as_str())));
         let more = openers().skip(NAMED).count();
         if more > 0 {

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, statx};
+
 use crate::host::Host;
 
 /// A process that has a node open.
@@ -60,4 +62,61 @@ pub fn openers_of<T: Ord>(host: &Host, which: impl Fn(&Path, &Path) -> Option<T>
 pub fn command(process: &Path) -> String {
     let command = fs::read_to_string(process.join("comm")).unwrap_or_default();
     command.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// Is what a process has open by this name the node that has it here? In a mount namespace of their own, others may call
+/// anything so. Where there is no such node here, the name is all there is.
+pub fn is_ours(target: &Path, descriptor: &Path) -> bool {
+    let (Some(ours), Some(theirs)) = (known(target), known(descriptor)) else { return true };
+    match (number_of(&ours), number_of(&theirs)) {
+        (Some(ours), Some(theirs)) => ours == theirs,
+        _ => {
+            let file = |known: &Statx| (known.stx_dev_major, known.stx_dev_minor, known.stx_ino);
+            file(&ours) == file(&theirs)
+        }
+    }
+}
+
+/// The number of the node that a process has open, and whether that is a block device's.
+pub fn number(descriptor: &Path) -> Option<(bool, String)> {
+    number_of(&known(descriptor)?)
+}
+
+fn number_of(known: &Statx) -> Option<(bool, String)> {
+    let kind = FileType::from_raw_mode(known.stx_mode.into());
+    let is_block = kind == FileType::BlockDevice;
+    let is_node = is_block || kind == FileType::CharacterDevice;
+    is_node.then(|| (is_block, format!("{}:{}", known.stx_rdev_major, known.stx_rdev_minor)))
+}
+
+/// What is known of a file without asking a file system that may have to ask another machine or a process, and wait for ever:
+/// what it is and where it is never changes, and is filled in unasked (`fs/stat.c`, `generic_fillattr`), while a file system
+/// would ask for what is wanted (`fs/fuse/dir.c`, `fuse_update_get_attr`).
+fn known(path: &Path) -> Option<Statx> {
+    statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::empty()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_called_so_elsewhere_is_another_node() {
+        let descriptor =
+            |file: &fs::File| PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)));
+        let [null, zero] = ["/dev/null", "/dev/zero"].map(|name| fs::File::open(name).unwrap());
+        assert!(is_ours(Path::new("/dev/null"), &descriptor(&null)));
+        assert!(!is_ours(Path::new("/dev/null"), &descriptor(&zero)));
+        let [one, other] = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
+        assert!(is_ours(one.path(), &descriptor(one.as_file())));
+        assert!(!is_ours(one.path(), &descriptor(other.as_file())));
+        assert!(is_ours(Path::new("/dev/vfio/no-such-group"), &descriptor(&null)));
+    }
+
+    #[test]
+    fn numbers_of_nodes() {
+        for (path, expected) in [("/dev/null", Some((false, "1:3".to_string()))), ("/proc", None), ("/no-such", None)] {
+            assert_eq!(number(Path::new(path)), expected, "{path}");
+        }
+    }
 }

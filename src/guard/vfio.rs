@@ -4,12 +4,11 @@
 
 use std::fmt;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::processes;
+use super::processes::{self, is_ours};
 use crate::address::Address;
 use crate::host::Host;
 use crate::printable::printable;
@@ -125,34 +124,11 @@ fn open_in(host: &Host, process: &Path) -> Vec<(PathBuf, Option<Address>)> {
     open
 }
 
-/// Is what a process has open by this name the node that has it here? In a mount namespace of their own, others may call
-/// anything so. Where there is no such node here, the name is all there is.
-fn is_ours(target: &Path, descriptor: &Path) -> bool {
-    let (Ok(ours), Ok(theirs)) = (fs::metadata(target), fs::metadata(descriptor)) else { return true };
-    match ours.file_type().is_char_device() && theirs.file_type().is_char_device() {
-        true => ours.rdev() == theirs.rdev(),
-        false => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    #[test]
-    fn what_is_called_so_elsewhere_is_another_node() {
-        let descriptor =
-            |file: &fs::File| PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)));
-        let [null, zero] = ["/dev/null", "/dev/zero"].map(|name| fs::File::open(name).unwrap());
-        assert!(is_ours(Path::new("/dev/null"), &descriptor(&null)));
-        assert!(!is_ours(Path::new("/dev/null"), &descriptor(&zero)));
-        let [one, other] = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
-        assert!(is_ours(one.path(), &descriptor(one.as_file())));
-        assert!(!is_ours(one.path(), &descriptor(other.as_file())));
-        assert!(is_ours(Path::new("/dev/vfio/no-such-group"), &descriptor(&null)));
-    }
 
     #[test]
     fn who_holds_what() {

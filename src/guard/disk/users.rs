@@ -9,7 +9,7 @@ use super::stored::{is_esp, uevent};
 use crate::guard::below::Below;
 use crate::guard::finding::Use;
 use crate::guard::mounts::{Mount, Namespace, read_text, swaps};
-use crate::guard::processes::openers_of;
+use crate::guard::processes::{is_ours, number, openers_of};
 use crate::sysfs::{Node, ReadError};
 
 /// What the running system lives on. It cannot be unmounted.
@@ -292,9 +292,9 @@ fn processes(layers: &Layers, below: &[Below]) -> Result<Vec<User>, ReadError> {
     let which = |descriptor: &Path, target: &Path| {
         let number = || by_number.get(&number(descriptor)?).cloned();
         match by_path.get(target) {
-            Some(device) => Some(device.clone()),
-            None if is_live && target.starts_with("/dev") => number(),
-            None => None,
+            Some(device) if !is_live || is_ours(target, descriptor) => Some(device.clone()),
+            _ if is_live && target.starts_with("/dev") => number(),
+            _ => None,
         }
     };
     let has_multipath = layers.devices.values().any(is_multipath);
@@ -320,17 +320,6 @@ fn processes(layers: &Layers, below: &[Below]) -> Result<Vec<User>, ReadError> {
         users.push(User { device: device.clone(), used_as: Use::Disk, sentence: plain(&sentence), mend: None });
     }
     Ok(users)
-}
-
-/// Is it an open block device's node, and which. Nothing is asked of a file system that could have to ask another machine:
-/// the node is below /dev, and what is known without asking will do.
-fn number(descriptor: &Path) -> Option<(bool, String)> {
-    use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
-    let found = statx(CWD, descriptor, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE).ok()?;
-    let kind = FileType::from_raw_mode(found.stx_mode.into());
-    let is_block = kind == FileType::BlockDevice;
-    let is_node = is_block || kind == FileType::CharacterDevice;
-    is_node.then(|| (is_block, format!("{}:{}", found.stx_rdev_major, found.stx_rdev_minor)))
 }
 
 /// Where a device is: the disk or partition, and the layers above it.
