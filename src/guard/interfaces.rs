@@ -154,16 +154,32 @@ impl<'a> Interfaces<'a> {
         words
     }
 
-    /// By which interface packets to `peer` leave, and those for `local` come in.
-    pub fn way(&self, local: Option<IpAddr>, peer: IpAddr) -> Option<&str> {
+    /// By which interface packets to `peer` leave.
+    pub fn way(&self, peer: IpAddr) -> Option<&str> {
+        match peer.is_loopback() {
+            true => Some("lo"),
+            false => routes::route_to(&self.routes, peer).map(|route| route.interface.as_str()),
+        }
+    }
+
+    /// By which interfaces packets from `peer` for our own address `local` may come in; none where that cannot be told, as with
+    /// routes in other tables.
+    pub fn ways_in(&self, local: Option<IpAddr>, peer: IpAddr) -> Vec<&str> {
         let has = |local: IpAddr| self.addresses.iter().find(|(_, address)| *address == local);
-        let by_address = local.and_then(has).map(|(name, _)| name.as_str());
-        // The network of a local address is that of its interface.
-        let near = |local: IpAddr| routes::route_to(&self.routes, local).filter(|route| !route.is_default());
-        let by_network = || local.and_then(near);
-        let by_route = || routes::route_to(&self.routes, peer);
-        let loopback = || (peer.is_loopback()).then_some("lo");
-        by_address.or_else(loopback).or_else(|| by_network().or_else(by_route).map(|route| route.interface.as_str()))
+        if let Some((name, _)) = local.and_then(has) {
+            return vec![name];
+        }
+        // The network of a local address is that of its interface, or of several.
+        let near = local.filter(|_| !peer.is_loopback()).map(|local| routes::interfaces_near(&self.routes, local));
+        near.filter(|near| !near.is_empty()).unwrap_or_else(|| self.way(peer).into_iter().collect())
+    }
+
+    /// Is it up, and is it in no bond that would carry on without it?
+    pub fn may_carry(&self, part: &str) -> Result<bool, ReadError> {
+        let Some(bond) = self.all_above(part)?.into_iter().find(|upper| self.is_bond(upper)) else {
+            return self.is_up(part);
+        };
+        Ok(self.is_up(part)? && self.carry_on(&bond, part)?.is_empty())
     }
 
     /// Would what goes by the interface `user` be lost with `part`, as far as can be told? In words how it goes.

@@ -177,8 +177,7 @@ fn file_systems(host: &Host, interfaces: &Interfaces, name: &str) -> Result<Vec<
     for mount in mounts(&text(host.mounts())?) {
         let kind = mount.fs_type.as_str();
         let server = mount.option("addr").filter(|_| WITH_ADDRESS.contains(&kind)).and_then(|addr| addr.parse().ok());
-        let Some((server, user)) = server.and_then(|server: IpAddr| Some((server, interfaces.way(None, server)?)))
-        else {
+        let Some((server, user)) = server.and_then(|server: IpAddr| Some((server, interfaces.way(server)?))) else {
             continue;
         };
         if let Some(how) = interfaces.goes_through(user, name)? {

@@ -26,7 +26,7 @@ pub fn disks(host: &Host, below: &[Below], going: &Going<'_>) -> Result<Vec<Belo
     }
     let interfaces = Interfaces::read(host, going)?;
     for (server, directory) in servers {
-        let Some(user) = interfaces.way(None, server) else { continue };
+        let Some(user) = interfaces.way(server) else { continue };
         for name in names(below) {
             if interfaces.goes_through(user, name)?.is_some() {
                 disks.extend(under(&directory)?);

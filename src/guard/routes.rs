@@ -62,6 +62,17 @@ pub fn route_to(routes: &[Route], address: IpAddr) -> Option<&Route> {
     leading.min_by_key(|route| (std::cmp::Reverse(route.prefix), route.metric))
 }
 
+/// The interfaces on the network of an address of ours: several may be on one, and only the nearest networks count.
+pub fn interfaces_near(routes: &[Route], address: IpAddr) -> Vec<&str> {
+    let leading = || routes.iter().filter(|route| !route.is_default() && route.leads_to(address));
+    let nearest = leading().map(|route| route.prefix).max();
+    let mut interfaces: Vec<&str> =
+        leading().filter(|route| Some(route.prefix) == nearest).map(|route| route.interface.as_str()).collect();
+    interfaces.sort_unstable();
+    interfaces.dedup();
+    interfaces
+}
+
 /// `/proc/net/route`: table `main` (`net/ipv4/fib_trie.c`, `fib_route_seq_show`). Lines that are none are left out.
 pub fn ipv4_routes(text: &str) -> Vec<Route> {
     let route = |line: &str| -> Option<Route> {

@@ -48,14 +48,24 @@ pub fn findings(host: &Host, pid: u32, below: &[Below], going: &Going<'_>) -> Re
     };
     let Some(session) = session else { return Ok(Vec::new()) };
     let interfaces = Interfaces::read(host, going)?;
-    let by_address = || interfaces.way(session.local, session.peer);
-    let Some(user) = session.zone.as_deref().or_else(by_address) else { return Ok(Vec::new()) };
+    let Session { through, peer, local, zone } = &session;
+    let ways = match zone {
+        Some(zone) => vec![zone.as_str()],
+        None => interfaces.ways_in(*local, *peer),
+    };
     let mut findings = Vec::new();
     for name in names(below) {
-        if let Some(how) = interfaces.goes_through(user, name)? {
-            let Session { through, peer, .. } = &session;
-            findings.push(Finding::new(Use::Session, format!("{through} (from {peer}) comes in by {how}")));
+        let mut how = Vec::new();
+        for user in &ways {
+            how.extend(interfaces.goes_through(user, name)?);
         }
+        let how = match (ways.len(), how.first()) {
+            (0, _) if interfaces.may_carry(name)? => format!("perhaps by {name}"),
+            (1, Some(how)) => format!("by {how}"),
+            (_, Some(how)) => format!("perhaps by {how}"),
+            (_, None) => continue,
+        };
+        findings.push(Finding::new(Use::Session, format!("{through} (from {peer}) comes in {how}")));
     }
     Ok(findings)
 }

@@ -370,6 +370,23 @@ fn the_session_through_other_interfaces() {
     assert_eq!(both(&vlan)[0], expected);
     tree.file("sys/class/net/eth1/operstate", "down");
     assert_eq!(session(&tree, NIC).as_deref(), Some(expected));
+    // Two in one network, and the one with the lower metric is not the one with the address.
+    let tree = logged_in(told);
+    tree.routes(&[&near("eth1"), &near("eth0"), &default("eth1")]);
+    let perhaps = "session: this SSH session (from 192.0.2.7) comes in perhaps by";
+    assert_eq!(session(&tree, NIC), Some(format!("{perhaps} eth0")));
+    assert_eq!(session(&tree, OTHER), Some(format!("{perhaps} eth1")));
+    // Routes in other tables, which nobody shows: it may be any that is up.
+    tree.routes(&[]);
+    assert_eq!(session(&tree, NIC), Some(format!("{perhaps} eth0")));
+    assert_eq!(session(&tree, OTHER), Some(format!("{perhaps} eth1")));
+    tree.file("sys/class/net/eth1/flags", DOWN);
+    assert_eq!(session(&tree, OTHER), None);
+    tree.file("sys/class/net/eth1/flags", UP);
+    tree.interface("virtual", "bond0", UP, "up").file("sys/class/net/bond0/bonding/slaves", "");
+    tree.stack("eth0", "bond0").stack("eth1", "bond0");
+    assert_eq!(session(&tree, NIC), None);
+    assert_eq!(tree.found_with(NIC, &[NIC, OTHER])[0], format!("{perhaps} eth0"));
     // A tunnel: what it goes through is not linked to it, but the default route is likely.
     let tree = logged_in(told);
     tree.interface("virtual", "wg0", UP, "unknown").routes(&[&near("wg0"), &default("eth1")]);
