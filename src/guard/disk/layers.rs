@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::stored::{Volume, pool_of, volumes};
+use super::stored::{Volume, pools, pools_of, volumes};
 use crate::guard::below::Below;
 use crate::guard::mounts::{Mount, Namespace};
 use crate::host::Host;
@@ -92,6 +92,8 @@ pub struct Layers<'a> {
     pub volumes: Vec<Volume>,
     /// The imported ZFS pools that affected devices are members of.
     pub pools: BTreeMap<String, String>,
+    /// All that are imported, and whether a member of each is known.
+    imported: BTreeMap<String, bool>,
     /// What would be lost together with them.
     gone: BTreeSet<String>,
 }
@@ -104,8 +106,9 @@ impl<'a> Layers<'a> {
         namespaces: Vec<Namespace>,
         gone: BTreeSet<String>,
     ) -> Result<Layers<'a>, ReadError> {
-        let volumes = volumes(host)?;
-        let mut layers = Layers { host, devices: BTreeMap::new(), namespaces, volumes, pools: BTreeMap::new(), gone };
+        let (volumes, imported) = (volumes(host)?, pools(host)?);
+        let mut layers =
+            Layers { host, devices: BTreeMap::new(), namespaces, volumes, pools: BTreeMap::new(), imported, gone };
         for disk in below.iter().filter(|below| below.subsystem == "block") {
             let lower = disk.path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
             let lower = lower.filter(|name| layers.devices.contains_key(*name)).map(str::to_string);
@@ -150,9 +153,9 @@ impl<'a> Layers<'a> {
             if let Some((subsystem, namespace)) = multipath_of(&name) {
                 changed |= self.add_head(&name, subsystem, namespace)?;
             }
-            if let Some(pool) = pool_of(self.host, self.devices[&name].number.as_deref())? {
+            for pool in pools_of(self.host, &self.imported, self.devices[&name].number.as_deref())? {
                 if self.pools.get(&pool).is_none_or(|member| self.devices[member].harm < harm) {
-                    self.pools.insert(pool, name);
+                    self.pools.insert(pool, name.clone());
                     changed = true;
                 }
             }

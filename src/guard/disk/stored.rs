@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! File systems of several block devices, and what udev knows to be on one.
 
+use std::collections::BTreeMap;
+
 use crate::host::Host;
 use crate::sysfs::{Node, ReadError};
 
@@ -37,20 +39,57 @@ pub fn volumes(host: &Host) -> Result<Vec<Volume>, ReadError> {
     Ok(volumes)
 }
 
-/// The imported ZFS pool that a block device belongs to. The kernel does not tell: udev does, and what is not imported
+/// The imported ZFS pools, and whether a member of each is known. The kernel does not tell: udev does, and what is not imported
 /// has no statistics.
-pub fn pool_of(host: &Host, number: Option<&str>) -> Result<Option<String>, ReadError> {
-    let pools = || Node::new(host.zfs_pools());
-    let Some(properties) = udev_properties(host, number)? else { return Ok(None) };
-    if property(&properties, "ID_FS_TYPE") != Some("zfs_member") {
-        return Ok(None);
+pub fn pools(host: &Host) -> Result<BTreeMap<String, bool>, ReadError> {
+    let node = Node::new(host.zfs_pools());
+    let mut pools: BTreeMap<String, bool> = node.names_in("")?.into_iter().map(|name| (name, false)).collect();
+    pools.retain(|name, _| node.path().join(name).is_dir());
+    if pools.is_empty() {
+        return Ok(pools);
     }
-    let Some(pool) = property(&properties, "ID_FS_LABEL_ENC").or(property(&properties, "ID_FS_LABEL")) else {
-        return Ok(None);
-    };
-    let pool = decoded(pool);
-    let is_imported = pools().names_in("")?.contains(&pool) && pools().path().join(&pool).is_dir();
-    Ok(is_imported.then_some(pool))
+    let devices = Node::new(host.block_devices());
+    for name in devices.names_in("")? {
+        let number = devices.read_if_there(&format!("{name}/dev"))?;
+        let properties = udev_properties(host, number.as_deref())?.unwrap_or_default();
+        if let Some(is_known) = member_of(&properties).and_then(|pool| pools.get_mut(&pool)) {
+            *is_known = true;
+        }
+    }
+    Ok(pools)
+}
+
+/// Those of `pools` that a block device belongs to. What looks like a member without saying of which, as after something else
+/// was on the disk, counts as one of each that has no other.
+pub fn pools_of(host: &Host, pools: &BTreeMap<String, bool>, number: Option<&str>) -> Result<Vec<String>, ReadError> {
+    if pools.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Some(properties) = udev_properties(host, number)? else { return Ok(Vec::new()) };
+    if let Some(pool) = member_of(&properties) {
+        return Ok(if pools.contains_key(&pool) { vec![pool] } else { Vec::new() });
+    }
+    let without_members = pools.iter().filter(|(_, is_known)| !**is_known).map(|(pool, _)| pool.clone());
+    Ok(if may_be_member(&properties) { without_members.collect() } else { Vec::new() })
+}
+
+/// The pool that a member says it is of.
+fn member_of(properties: &str) -> Option<String> {
+    let label = || property(properties, "ID_FS_LABEL_ENC").or(property(properties, "ID_FS_LABEL"));
+    (property(properties, "ID_FS_TYPE") == Some("zfs_member")).then(label).flatten().map(decoded)
+}
+
+/// Is it a partition for ZFS (`lib/libefi/rdwr_efi.c` of OpenZFS, `V_USR`), or one that blkid takes for ZFS among others, with
+/// nothing else known to be on it?
+fn may_be_member(properties: &str) -> bool {
+    const TYPE: &str = "6a898cc3-1dd2-11b2-99a6-080020736631";
+    match property(properties, "ID_FS_TYPE") {
+        Some(fs_type) => fs_type == "zfs_member",
+        None => {
+            let is_ambivalent = property(properties, "ID_FS_AMBIVALENT").is_some_and(|all| all.contains("zfs_member"));
+            is_ambivalent || property(properties, "ID_PART_ENTRY_TYPE") == Some(TYPE)
+        }
+    }
 }
 
 /// Is it the partition that the firmware boots from (UEFI specification, "EFI System Partition")?

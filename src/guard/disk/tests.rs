@@ -377,6 +377,31 @@ fn a_member_of_a_pool() {
 }
 
 #[test]
+fn what_may_be_a_member_of_a_pool() {
+    let zfs = "E:ID_PART_ENTRY_TYPE=6a898cc3-1dd2-11b2-99a6-080020736631\n";
+    let ambivalent = "E:ID_FS_AMBIVALENT=filesystem:ext4:1.0 filesystem:zfs_member:5000\n";
+    for (udev, is_one) in [
+        (zfs, true),
+        (ambivalent, true),
+        ("E:ID_FS_TYPE=zfs_member\n", true),
+        (&format!("{zfs}E:ID_FS_TYPE=crypto_LUKS\n"), false),
+        ("E:ID_FS_AMBIVALENT=filesystem:ext4:1.0 filesystem:xfs:\n", false),
+        ("E:ID_PART_ENTRY_TYPE=0fc63daf-8483-4772-8e79-3d69d8477de4\n", false),
+    ] {
+        let mut tree = Tree::new();
+        tree.write("run/udev/data/b259:2", udev);
+        // None is imported; and the one that is has its member elsewhere.
+        tree.expect(&[]);
+        tree.write("proc/spl/kstat/zfs/tank/state", "ONLINE\n");
+        tree.mount("0:43", "/", "zfs", "tank/root");
+        let expected = [("root-disk: / (zfs) is mounted from nvme0n1p1", "")];
+        tree.expect(&expected[..usize::from(is_one)]);
+        tree.write("run/udev/data/b259:5", "E:ID_FS_TYPE=zfs_member\nE:ID_FS_LABEL=tank\n");
+        tree.expect(&[]);
+    }
+}
+
+#[test]
 fn a_live_system_s_root() {
     let mut tree = Tree::new();
     tree.mount("259:2", "/run/live/medium", "iso9660", "/dev/nvme0n1p1");
