@@ -278,11 +278,11 @@ pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>
     })
 }
 
-/// A PF's VFs as they are, and the overrides that could not be read, which are `None` then; `patience` is for each of these.
+/// A PF's VFs as they are, but for what this host uses them for, and the overrides that could not be read, which are `None`
+/// then; `patience` is for each of these.
 pub fn vfs(host: &Host, pf: &sysfs::Pf, patience: Duration) -> Result<(Vec<Vf>, Vec<ReadError>), ReadError> {
     let mut overrides = Overrides::new(host, patience);
     let users = guard::users(host);
-    let together: Vec<Address> = pf.vfs.iter().map(|(_, vf)| *vf).collect();
     let (mut vfs, mut errors) = (Vec::with_capacity(pf.vfs.len()), Vec::new());
     for &(number, address) in &pf.vfs {
         // One that goes at this moment is none.
@@ -297,15 +297,24 @@ pub fn vfs(host: &Host, pf: &sysfs::Pf, patience: Duration) -> Result<(Vec<Vf>, 
             true => guard::holding(&users, address, device.iommu_group, &names),
             false => Vec::new(),
         };
-        let mut uses = guard::findings(host, address, &together)?;
-        // An interface that is up and nothing else is not in use, but nobody expects it to go because another VF is made.
-        if uses.iter().all(|finding| finding.used_as != Use::Network) {
-            let interfaces = guard::interfaces_in_use(host, address)?;
-            uses.extend(interfaces.into_iter().map(|interface| Finding::new(Use::Network, interface)));
-        }
+        let uses = Vec::new();
         vfs.push(Vf { number, device, driver_override, is_vfio_device, holders, uses, domain: None });
     }
     Ok((vfs, errors))
+}
+
+/// Adds what this host uses the VFs for: that is for VFs that are to be taken away, or shown.
+pub fn add_uses(host: &Host, vfs: &mut [Vf]) -> Result<(), ReadError> {
+    let together: Vec<Address> = vfs.iter().map(|vf| vf.device.address).collect();
+    for Vf { device, uses, .. } in vfs {
+        *uses = guard::findings(host, device.address, &together)?;
+        // An interface that is up and nothing else is not in use, but nobody expects it to go because another VF is made.
+        if uses.iter().all(|finding| finding.used_as != Use::Network) {
+            let interfaces = guard::interfaces_in_use(host, device.address)?;
+            uses.extend(interfaces.into_iter().map(|interface| Finding::new(Use::Network, interface)));
+        }
+    }
+    Ok(())
 }
 
 /// The driver a device is on.

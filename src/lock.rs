@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One lock a device: two vfioctl at once wait for each other on one device, and not on two.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -137,9 +137,18 @@ impl DeviceLock {
 /// One of our processes that waits in the kernel for this device.
 fn left_behind(host: &Host, address: Address) -> Option<Waiter> {
     let waiters = stuck::own_waiters(host);
-    let mut here = waiters.iter().filter(|waiter| waiter.device == Some(address));
+    let is_alone = |waiter: &&Waiter| !is_attended(host, waiter.pid);
+    let mut here = waiters.iter().filter(|waiter| waiter.device == Some(address)).filter(is_alone);
     // One that only reads waits for the others.
     here.clone().find(|waiter| !waiter.is_looking()).or(here.next()).cloned()
+}
+
+/// Is the vfioctl that has started this process still there? Left behind, it has another parent (credentials(7)).
+fn is_attended(host: &Host, pid: u32) -> bool {
+    let read = |pid: &str, name: &str| fs::read_to_string(host.processes().join(pid).join(name)).unwrap_or_default();
+    let status = read(&pid.to_string(), "status");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    parent.is_some_and(|parent| read(parent.trim(), "comm").trim_end() == "vfioctl")
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! From facts to a plan, or a refusal. Pure: every rule about what may and what should be done to a device is here, and a
 //! plan is a value that can be shown, tested and thrown away.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::address::Address;
@@ -209,6 +210,17 @@ pub enum Wanted {
     Named(Target),
     /// No driver at all.
     NoDriver,
+}
+
+impl Wanted {
+    /// The names that may come to be the device's driver or override: of drivers, or of modules that stand for theirs.
+    pub fn names(&self) -> BTreeSet<String> {
+        match self {
+            Wanted::Best(candidates) => candidates.iter().map(|(candidate, _)| candidate.name().to_string()).collect(),
+            Wanted::Named(target) => BTreeSet::from([target.name().to_string()]),
+            Wanted::NoDriver => BTreeSet::from([DriverName::none().to_string()]),
+        }
+    }
 }
 
 /// How it was asked for.

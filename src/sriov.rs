@@ -41,7 +41,7 @@ pub struct Vf {
     pub is_vfio_device: bool,
     /// The processes that hold it, or its group, through VFIO.
     pub holders: Vec<Holder>,
-    /// What this host uses it for.
+    /// What this host uses it for, where that was asked for.
     pub uses: Vec<Finding>,
     /// The libvirt domain that the hook has bound it for: it may not have opened it yet.
     pub domain: Option<String>,
@@ -277,6 +277,17 @@ pub fn could_not(pf: Address, total: usize, failures: &[&DeviceResult]) -> Optio
     Some(Failure { is_stuck, ..Failure::plain(kind, message) })
 }
 
+/// Several VFs that could not be put back, as one failure of the PF: one that is stuck decides.
+pub fn not_restored(failures: Vec<Failure>) -> Result<(), Failure> {
+    let messages: Vec<&str> = failures.iter().map(|failure| failure.message.as_str()).collect();
+    let message = messages.join("; ");
+    match failures.into_iter().max_by_key(|failure| failure.is_stuck) {
+        None => Ok(()),
+        Some(worst) if worst.is_stuck => Err(Failure { message, ..worst }),
+        Some(_) => Err(Failure::plain(Kind::NotRestored, message)),
+    }
+}
+
 /// What a VF that is not there yet will be, as far as its PF tells; its subsystem and class are taken to be the PF's.
 pub fn predicted(pf: &Device, vf: Address, vf_device: &str) -> Option<Device> {
     let modalias = pf.modalias.with_device(vf_device).ok()?;
@@ -399,6 +410,18 @@ mod tests {
             let autoprobe = if now.is_autoprobed { &[][..] } else { &["Autoprobe(true)"] };
             assert_eq!(actions(&put_back(&before, &now, true)), autoprobe, "{count}, {now:?}, stuck");
         }
+    }
+
+    #[test]
+    fn one_vf_that_is_stuck_makes_the_pf_stuck() {
+        assert_eq!(not_restored(Vec::new()), Ok(()));
+        let (one, other) = (Failure::plain(Kind::Failed, "a"), Failure::plain(Kind::Unsafe, "c"));
+        let stuck = Failure::stuck("b", "wait").waiting(Some(7), &[]);
+        let failure = not_restored(vec![one.clone(), stuck, other.clone()]).unwrap_err();
+        assert_eq!((failure.kind, failure.is_stuck, failure.message.as_str()), (Kind::Timeout, true, "a; b; c"));
+        assert_eq!(failure.wait.unwrap().waiting_pid, Some(7));
+        let failure = not_restored(vec![one, other]).unwrap_err();
+        assert_eq!((failure.kind, failure.is_stuck, failure.message.as_str()), (Kind::NotRestored, false, "a; c"));
     }
 
     #[test]

@@ -93,6 +93,11 @@ pub struct WasVf {
     pub incarnation: Option<u64>,
     /// How it was bound.
     pub binding: Was,
+    /// The drivers it may have been put on by now, and what its override may be. None: as long as it is that VF, it is not
+    /// touched.
+    pub names: BTreeSet<String>,
+    /// May something have been prepared for it?
+    pub is_prepared: bool,
 }
 
 /// A record that could not be read, written or removed.
@@ -342,7 +347,13 @@ mod tests {
             is_done: false,
             variables: Vec::new(),
         };
-        let vf = WasVf { address: "0000:3b:00.2".parse().unwrap(), incarnation: Some(8), binding: was("budget dvb") };
+        let vf = WasVf {
+            address: "0000:3b:00.2".parse().unwrap(),
+            incarnation: Some(8),
+            binding: was("budget dvb"),
+            names: BTreeSet::from(["vfio-pci".to_string()]),
+            is_prepared: true,
+        };
         [
             Work::Device {
                 before: was("mlx5_core"),

@@ -377,6 +377,104 @@ fn vfs_that_are_used_by_now_stay() {
     assert!(ran.stdout.ends_with("\n2\n1\n"), "{}", ran.stdout);
 }
 
+/// Binds the four VFs that there are, two of them native ones, and is killed when three are done. The driver is there before:
+/// else it is its module's loading that comes to the fourth and blocks, for all of them.
+const KILLED_BINDING_VFS: &str = r#"
+modprobe vfio-pci
+$vfioctl sriov 3b:00.0 4 --driver vfio-pci >/dev/null 2>&1 & pid=$!
+until_so '[ "$(left /run/vfioctl/unfinished)" = 0000:3b:00.0,0000:3b:00.4 ] && simhost ctl blocked | grep [a-z] >/dev/null'
+kill -9 $pid; wait $pid 2>/dev/null
+simhost ctl release >/dev/null; flock /run/vfioctl/0000:3b:00.4.lock true
+"#;
+const LAST_VF_BLOCKS: &str = "0000:3b:00.4:probe:block:once";
+
+#[test]
+fn vfs_that_were_only_bound_go_back_but_for_those_that_somebody_has_taken_since() {
+    let text = format!(
+        "{KILLED_BINDING_VFS}
+         cat >/run/domain <<'END'
+<domain type='kvm'><name>guest</name><uuid>c7a5fdbd-edaf-9455-926a-d65c16db1809</uuid><devices>
+<hostdev mode='subsystem' type='pci' managed='yes'>
+<source><address domain='0x0000' bus='0x3b' slot='0x00' function='0x4'/></source></hostdev>
+</devices></domain>
+END
+         $vfioctl bind --no-save --driver mlx5_vfio_pci 3b:00.1 >&2
+         $vfioctl libvirt hook --libvirt-version 11.3.0 -- guest prepare begin - </run/domain >&2
+         of_guest=$(state 0000:3b:00.4)
+         exec 3<>/dev/vfio/$(basename $(readlink $S/0000:3b:00.2/iommu_group))
+         $vfioctl apply 3b:00.0; for vf in 1 2 3; do state 0000:3b:00.$vf; done
+         [ \"$(state 0000:3b:00.4)\" = \"${{of_guest%left=*}}left=\" ]"
+    );
+    let ran = script("connectx", &[LAST_VF_BLOCKS], &text);
+    ran.assert_status(0);
+    let states: Vec<&str> = ran.stdout.lines().filter(|line| line.contains("policy=")).collect();
+    let expected = ["mlx5_vfio_pci mlx5_vfio_pci", "vfio-pci vfio-pci", "none (null)"];
+    assert_eq!(states, expected.map(|state| format!("{state} policy= left=")), "{}", ran.stderr);
+    for words in [
+        "an earlier 'vfioctl sriov' was killed: it had 4 VFs and was to have 4; put back: ",
+        "left as it is: 0000:3b:00.1: it is on mlx5_vfio_pci, override \"mlx5_vfio_pci\", which is not its doing",
+        "left as it is: 0000:3b:00.2 is in use: sh (pid ",
+        "left as it is: 0000:3b:00.4 is that of libvirt's domain guest",
+    ] {
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn vfs_that_nobody_has_taken_all_go_back() {
+    let ran = script("connectx", &[LAST_VF_BLOCKS], &format!("{KILLED_BINDING_VFS} $vfioctl apply"));
+    ran.assert_status(0);
+    assert!(!ran.stderr.contains("left as it is"), "{}", ran.stderr);
+    ran.assert_as_before();
+}
+
+#[test]
+fn what_the_policy_had_prepared_for_vfs_is_spoken_of() {
+    let text = format!(
+        "cat >/etc/vfioctl.d/50-x.toml <<'END'
+[[device]]
+address = \"0000:3b:00.1\"
+driver = \"vfio-pci\"
+prepare = [[\"true\"]]
+END
+         {KILLED_BINDING_VFS} rm /etc/vfioctl.d/50-x.toml; $vfioctl apply"
+    );
+    let ran = script("connectx", &[LAST_VF_BLOCKS], &text);
+    ran.assert_status(0);
+    let words = "what may have been prepared for 0000:3b:00.";
+    assert_eq!(ran.stderr.matches(words).count(), 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("{words}1 was not undone")), "{}", ran.stderr);
+    ran.assert_as_before();
+}
+
+#[test]
+fn a_vf_that_is_stuck_while_its_pf_is_put_back_is_put_back_later() {
+    let text = format!(
+        "{KILLED_BINDING_VFS}
+         simhost ctl fault 0000:3b:00.2:unbind:block:once
+         $vfioctl apply --timeout 1 3b:00.0; echo $?; left /run/vfioctl/unfinished; echo
+         simhost ctl release >/dev/null; flock /run/vfioctl/0000:3b:00.2.lock true; $vfioctl apply >&2; echo $?"
+    );
+    let ran = script("connectx", &[LAST_VF_BLOCKS], &text);
+    ran.assert_status(0);
+    assert_eq!(ran.stdout.lines().collect::<Vec<_>>(), ["7", "0000:3b:00.0,0000:3b:00.4", "0"], "{}", ran.stderr);
+    ran.assert_as_before();
+}
+
+#[test]
+fn a_pf_that_could_not_be_put_back_is_no_success_of_the_next_sriov() {
+    let text = format!(
+        "{KILLED_BINDING_VFS} simhost ctl fault 0000:3b:00.1:bind:errno=EIO
+         $vfioctl sriov 3b:00.0 4 --json; status=$?; left /run/vfioctl/unfinished >&2; exit $status"
+    );
+    let ran = script("connectx", &[LAST_VF_BLOCKS], &text);
+    ran.assert_status(8);
+    let document = ran.json();
+    assert_eq!((&document["outcome"], &document["error"]["kind"]), (&"failed".into(), &"not-restored".into()));
+    let message = document["error"]["message"].as_str().unwrap();
+    assert!(message.contains("0000:3b:00.1: writing"), "{message}");
+}
+
 // ---- what is not put back
 
 #[test]

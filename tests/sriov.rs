@@ -386,6 +386,37 @@ fn ctrl_c_puts_everything_back() {
     }
 }
 
+/// While one VF is bound and fails, a guest opens another that is done.
+#[test]
+fn vfs_that_somebody_opens_meanwhile_are_left_to_them() {
+    let faults = ["0000:3b:00.4:probe:block:once", "0000:3b:00.4:probe:errno=EIO"];
+    let ran = script(
+        "connectx",
+        &faults,
+        &format!(
+            "modprobe vfio-pci; vfioctl sriov {PF} 4 --driver vfio-pci & pid=$!; s=/sys/bus/pci/devices
+             on_vfio() {{ [ \"$(basename \"$(readlink $s/$1/driver)\")\" = vfio-pci ]; }}
+             until on_vfio {0} && on_vfio {1} && simhost ctl blocked | grep -q [a-z]; do sleep 0.02; done
+             exec 3<>/dev/vfio/$(basename $(readlink $s/{0}/iommu_group)); simhost ctl release >/dev/null; wait $pid",
+            VFS[0], VFS[1]
+        ),
+    );
+    ran.assert_status(8);
+    assert!(ran.stderr.contains(&format!("left as it is: {} is in use: sh (pid ", VFS[0])), "{}", ran.stderr);
+    assert_eq!(ran.device("after", VFS[0])["driver"], "vfio-pci");
+    assert_eq!(ran.changed(), [VFS[0]], "{}", ran.stderr);
+}
+
+#[test]
+fn a_vf_that_is_stuck_while_all_is_put_back_is_told_from_one_that_fails() {
+    let faults = ["0000:3b:00.4:probe:errno=EIO", "0000:3b:00.1:unbind:block:nth=2"];
+    let command = format!("vfioctl sriov {PF} 4 --driver vfio-pci --timeout 1; r=$?; simhost ctl release; exit $r");
+    let ran = script("connectx", &faults, &command);
+    ran.assert_status(7);
+    let words = "putting it back failed as well: 0000:3b:00.1: ";
+    assert!(ran.stderr.contains(words) && ran.stderr.contains("still waits in the kernel"), "{}", ran.stderr);
+}
+
 /// What a rule requires, and what it has run, counts for VFs that are about to be made too, before the old ones go.
 #[test]
 fn what_a_rule_asks_for_is_looked_at_before_anything_is_removed() {

@@ -8,7 +8,7 @@ mod record;
 mod recover;
 
 pub use failure::{explain_wait, lock_failure, store_failure};
-pub use pf::{PfJob, record as pf_step_record};
+pub use pf::{Intent, PfJob, record as pf_step_record};
 pub use record::{forget_record, save_record, set_aside_record, step_record};
 pub use recover::{Recoveries, Recovery, put_back};
 
@@ -32,7 +32,7 @@ use crate::plan::{self, Action, Attempt, BindPlan, Binding, Facts, Step, Target}
 use crate::policy::{self, Draft, StoreError};
 use crate::prepare::Preparation;
 use crate::sysfs::control::{Control, WriteError};
-use crate::sysfs::{Device, Overrides, ReadError};
+use crate::sysfs::{self, Device, Overrides, ReadError};
 use crate::unfinished::{End, RecordError, Unfinished};
 use failure::{StepError, combine};
 use recover::enter;
@@ -189,21 +189,46 @@ impl<'a> Job<'a> {
         plan::may_try_again(&facts, acknowledged)
     }
 
-    /// Puts the device back to how it was, as far as it is not so, and what was `prepared` since.
-    pub fn restore(mut self, facts: &Facts, before: &Binding, prepared: &[Preparation]) -> DeviceResult {
-        let mut result = self.result(facts, Vec::new());
+    /// Puts the device back to how it was, as far as it is not so, and what was `prepared` since; `facts` may be without its
+    /// users. Refused where somebody uses it by now: then it is left as it is.
+    pub fn restore(mut self, facts: Facts, before: &Binding, prepared: &[Preparation]) -> DeviceResult {
+        let mut result = self.result(&facts, Vec::new());
+        let now = Binding::from(&facts);
+        let steps = match self.plan_restoring(facts, before, prepared) {
+            Ok(steps) if steps.is_empty() => return self.finish(result),
+            Ok(steps) => steps,
+            Err(refused) => {
+                result.outcome = Outcome::Refused;
+                let message = format!("left as it is: {}", refused.message);
+                result.error = Some(Failure { message, ..refused });
+                return self.finish(result);
+            }
+        };
         // Half-way it is neither as found nor as before. That this cannot be written down is no reason to leave it so.
         self.unfinished = Some(self.record("bind", before, None));
-        let now = Binding::from(facts);
         let names = now.driver.iter().map(DriverName::to_string).chain(now.driver_override);
         if let Err(error) = self.note(|record| record.name(names), prepared) {
             self.warnings.push(error.to_string());
         }
-        if let Err(error) = self.run_each(&plan::restore(before, &Binding::from(facts), prepared)) {
+        if let Err(error) = self.run_each(&steps) {
             result.outcome = Outcome::Failed;
             result.error = Some(self.failure(error));
         }
         self.finish(result)
+    }
+
+    fn plan_restoring(&self, facts: Facts, before: &Binding, prepared: &[Preparation]) -> Result<Vec<Step>, Failure> {
+        let (host, address) = (self.setting.host, self.address);
+        let is_taken = |step: &Step| matches!(step.action, Action::Unbind(_));
+        let facts = match plan::restore(before, &Binding::from(&facts), prepared).iter().any(is_taken) {
+            // Whose users are not known is left to them.
+            true => gather::with_users(host, facts, &[]).map_err(|error| {
+                Failure::plain(Kind::Unsafe, format!("{address}: who uses it is not known: {error}"))
+            })?,
+            false => facts,
+        };
+        let is_registered = before.driver.as_ref().is_none_or(|driver| sysfs::is_registered(host, driver));
+        plan::give_back_to(&facts, before, prepared, is_registered)
     }
 
     /// Takes the first steps of binding: those that keep other drivers off. That is one write, and nothing is ever half-way.

@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Work on a PF: the number of its VFs, and whether they are probed. What is done to the VFs themselves is handed in.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::failure::{StepError, permission_hint};
-use super::recover::{Recovery, enter, unreadable};
-use super::{Job, Setting, explain_wait, lock_failure};
+use super::recover::{Recovery, enter, is_between, unreadable};
+use super::{Job, Setting, describe, explain_wait, lock_failure};
 use crate::address::Address;
 use crate::gather;
 use crate::guard::Uses;
 use crate::interrupt;
 use crate::libvirt;
 use crate::lock::DeviceLock;
-use crate::outcome::{Failure, Kind, StepRecord};
+use crate::outcome::{Failure, Kind, Outcome, StepRecord};
 use crate::plan::Binding;
 use crate::sriov::{self, Action, Before, Facts, State, Step};
 use crate::sysfs::control::{Control, WriteError};
@@ -24,6 +25,15 @@ use crate::unfinished::{Unfinished, Was, WasVf, Work};
 
 /// What making or removing one VF may take on top, where the user has not said how long to wait.
 const PER_VF: Duration = Duration::from_secs(1);
+
+/// What binding a VF may make of it.
+#[derive(Clone, Default, Debug)]
+pub struct Intent {
+    /// The drivers that come into question.
+    pub names: BTreeSet<String>,
+    /// Is anything prepared for it?
+    pub is_prepared: bool,
+}
 
 /// Work on one PF, under its lock.
 pub struct PfJob<'a> {
@@ -54,18 +64,19 @@ impl<'a> PfJob<'a> {
         self.control.vf_count(self.pf)
     }
 
-    /// Takes all steps. `work` does what is about VFs; on a failure all is put back, as far as that can be.
+    /// Takes all steps. `work` does what is about VFs, and what it may make of those that are there are `intents`; on a failure all is put back, as far as that can be.
     pub fn run(
         &mut self,
         before: &Facts,
         steps: &[Step],
+        intents: &BTreeMap<Address, Intent>,
         work: &mut dyn FnMut(&Action) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         self.state = State::from(before);
         if steps.is_empty() {
             return Ok(());
         }
-        self.begin(before, steps)?;
+        self.begin(before, steps, intents)?;
         let result = steps.iter().try_for_each(|step| match interrupt::is_wanted() {
             true => Err(Failure::plain(Kind::Interrupted, format!("{}: interrupted", self.pf))),
             false => self.take(step, work),
@@ -82,7 +93,7 @@ impl<'a> PfJob<'a> {
     }
 
     /// Writes down what is about to be done. An error: nothing of it was.
-    fn begin(&self, before: &Facts, steps: &[Step]) -> Result<(), Failure> {
+    fn begin(&self, before: &Facts, steps: &[Step], intents: &BTreeMap<Address, Intent>) -> Result<(), Failure> {
         let (host, pf) = (self.setting.host, self.pf);
         let count = |step: &Step| match step.action {
             Action::Count(count) => Some(count),
@@ -92,7 +103,8 @@ impl<'a> PfJob<'a> {
         let vfs = before.vfs.iter().map(|vf| {
             let address = vf.device.address;
             let incarnation = Device::incarnation(host, address);
-            WasVf { address, incarnation, binding: Was::from(&vf.binding()) }
+            let Intent { names, is_prepared } = intents.get(&address).cloned().unwrap_or_default();
+            WasVf { address, incarnation, binding: Was::from(&vf.binding()), names, is_prepared }
         });
         let vfs = vfs.collect();
         let work = Work::Pf { count: before.count, wanted, is_autoprobed: before.is_autoprobed, vfs };
@@ -139,7 +151,9 @@ impl<'a> PfJob<'a> {
         };
         let mut steps = sriov::put_back(&before, &self.state, false);
         let is_removing = steps.iter().any(|step| matches!(step.action, Action::Count(_)));
+        let unknown = if is_removing { gather::add_uses(setting.host, &mut vfs).err() } else { None };
         let refused = match self.state.count {
+            _ if unknown.is_some() => unknown.map(|error| format!("who uses them is not known: {error}")),
             count if is_removing && ![before.count, *wanted, 0].contains(&count) => {
                 Some(format!("{count} VFs are not its doing"))
             }
@@ -152,8 +166,11 @@ impl<'a> PfJob<'a> {
             steps = sriov::put_back(&before, &self.state, true);
         }
         let is_idle = steps.is_empty();
+        // Those of the same number are others then.
+        let is_remaking = is_removing && refused.is_none();
+        let mut left = Vec::new();
         let failure = self.take_back(&steps, &mut |action| match action {
-            Action::Restore(vfs) => restore(setting, vfs),
+            Action::Restore(_) => restore(setting, was, is_remaking, &mut left),
             _ => unreachable!("only these are part of putting back"),
         });
         if let Some(failure) = failure.as_ref().filter(|failure| failure.is_stuck) {
@@ -169,7 +186,8 @@ impl<'a> PfJob<'a> {
             (None, None) if is_idle => format!("{had}; nothing was left to put back; {}", self.describe()),
             (None, None) => format!("{had}; put back: {}", self.describe()),
         };
-        let recovery = Recovery::new(found, self.steps, failure, &end);
+        let end: Vec<String> = [end].into_iter().chain(left).collect();
+        let recovery = Recovery::new(found, self.steps, failure, &end.join("; "));
         Ok((self.lock, recovery))
     }
 
@@ -208,6 +226,8 @@ impl<'a> PfJob<'a> {
         match second {
             Some(second) => {
                 failure.kind = if second.is_stuck { Kind::Timeout } else { Kind::NotRestored };
+                failure.is_stuck |= second.is_stuck;
+                failure.wait = failure.wait.or(second.wait);
                 failure.message =
                     format!("{}; putting it back failed as well: {}; {now}", failure.message, second.message);
                 failure.hint = Some(format!("'vfioctl sriov {}' shows how it stands", self.pf));
@@ -357,23 +377,49 @@ impl<'a> PfJob<'a> {
     }
 }
 
-/// Binds VFs as they were bound before, but for what somebody holds.
-fn restore(setting: &Setting<'_>, vfs: &[(Address, Binding)]) -> Result<(), Failure> {
-    let mut messages = Vec::new();
-    for (vf, before) in vfs {
-        let job = Job::start_undoing(setting, *vf)?;
-        let device = Device::read(setting.host, *vf).map_err(|error| unreadable(*vf, &error))?;
-        let Some(device) = device else {
-            messages.push(format!("no PCI device {vf}"));
-            continue;
-        };
-        let facts = gather::facts(setting.host, device, setting.timeout).map_err(|error| unreadable(*vf, &error))?;
-        match facts.holders.is_empty() {
-            true => messages.extend(job.restore(&facts, before, &[]).error.map(|failure| failure.message)),
-            false => messages.push(format!("{vf} is in use")),
+/// Binds VFs as they were bound before, as far as they are as that run can have left them and nobody uses them by now. What
+/// there is to say of the others is added to `left`.
+fn restore(setting: &Setting<'_>, vfs: &[WasVf], is_remade: bool, left: &mut Vec<String>) -> Result<(), Failure> {
+    let mut failures = Vec::new();
+    for vf in vfs {
+        match restore_one(setting, vf, is_remade) {
+            Ok(remark) => left.extend(remark),
+            Err(failure) => failures.push(failure),
+        }
+        // It is all tried again once that is over.
+        if failures.last().is_some_and(|failure| failure.is_stuck) {
+            break;
         }
     }
-    if messages.is_empty() { Ok(()) } else { Err(Failure::plain(Kind::NotRestored, messages.join("; "))) }
+    sriov::not_restored(failures)
+}
+
+fn restore_one(setting: &Setting<'_>, was: &WasVf, is_remade: bool) -> Result<Option<String>, Failure> {
+    let (host, vf, before) = (setting.host, was.address, Binding::from(&was.binding));
+    let job = Job::start_undoing(setting, vf)?;
+    let Some(device) = Device::read(host, vf).map_err(|error| unreadable(vf, &error))? else {
+        return Err(Failure::plain(Kind::NotRestored, format!("no PCI device {vf}")));
+    };
+    let facts = gather::facts_but_users(host, device, setting.timeout).map_err(|error| unreadable(vf, &error))?;
+    let now = Binding::from(&facts);
+    if now == before {
+        return Ok(None);
+    }
+    if let Some(domain) = libvirt::domain_of(host, vf) {
+        return Ok(Some(format!("left as it is: {vf} is that of libvirt's domain {domain}")));
+    }
+    if !is_remade && (was.names.is_empty() || !is_between(&before, &was.names, false, &now)) {
+        return Ok(Some(format!("left as it is: {vf}: {}, which is not its doing", describe(&now))));
+    }
+    let result = job.restore(facts, &before, &[]);
+    match result.error {
+        Some(refused) if result.outcome == Outcome::Refused => Ok(Some(refused.message)),
+        Some(failure) => Err(failure),
+        None if was.is_prepared && !is_remade => {
+            Ok(Some(format!("what may have been prepared for {vf} was not undone")))
+        }
+        None => Ok(None),
+    }
 }
 
 /// A step as reports name it, not done yet.

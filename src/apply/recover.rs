@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Putting back what an earlier run was killed at, before anything else is done to the device.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Mutex;
 
 use super::{Job, PfJob, Setting, explain_wait, lock_failure};
 use crate::address::Address;
 use crate::gather;
+use crate::kernel_name::is_same_name;
 use crate::lock::DeviceLock;
 use crate::outcome::{Failure, Kind, StepRecord};
 use crate::plan::{self, Binding, Facts};
@@ -183,18 +184,22 @@ pub(super) fn unreadable(address: Address, error: &ReadError) -> Failure {
 /// Can the run that was killed have left the device so? Whoever has chosen something else since is not to lose it.
 fn may_be_left_by(found: &Unfinished, now: &Binding) -> bool {
     let Work::Device { before, names, is_probed, .. } = &found.work else { return false };
-    let before = Binding::from(before);
-    let is_known = |name: &str| names.contains(name) || before.driver.as_ref().is_some_and(|d| d.as_str() == name);
+    is_between(&Binding::from(before), names, *is_probed, now)
+}
+
+/// Can who puts a device on drivers of these `names`, or has it probed, have left it so?
+pub(super) fn is_between(before: &Binding, names: &BTreeSet<String>, is_probed: bool, now: &Binding) -> bool {
+    // Until a module is loaded its name stands for the driver's.
+    let is_named = |name: &str| names.iter().any(|known| is_same_name(known, name));
+    let is_known = |name: &str| is_named(name) || before.driver.as_ref().is_some_and(|d| d.as_str() == name);
     let is_override_known =
         now.driver_override == before.driver_override || now.driver_override.as_deref().is_none_or(is_known);
-    let is_driver_known = *is_probed || now.driver.as_ref().is_none_or(|driver| is_known(driver.as_str()));
+    let is_driver_known = is_probed || now.driver.as_ref().is_none_or(|driver| is_known(driver.as_str()));
     is_override_known && is_driver_known
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::unfinished::Was;
 
@@ -221,6 +226,7 @@ mod tests {
             (&native, binding("igb", "vfio-pci"), false, true),
             (&native, binding("", "vfio-pci"), false, true),
             (&native, binding("vfio-pci", "vfio-pci"), false, true),
+            (&native, binding("", "vfio_pci"), false, true),
             // Killed while it was put back.
             (&native, binding("", "igb"), false, true),
             (&native, binding("igb", "igb"), false, true),

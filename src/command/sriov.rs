@@ -34,7 +34,7 @@ pub fn run(context: &Context, options: &Sriov) -> Result<u8> {
     match options.count {
         None => {
             context.unfinished(address);
-            let (pf, vfs) = views(context, &context.policy().0, &pf)?;
+            let (pf, vfs) = views(context, &context.policy().0, &pf, true)?;
             report::sriov_show(context.output, &pf, &vfs)?;
             Ok(0)
         }
@@ -66,8 +66,11 @@ fn pf_view(context: &Context, names: &Database, pf: &Pf) -> Result<PfView, ReadE
     })
 }
 
-fn views(context: &Context, policy: &Policy, pf: &Pf) -> Result<(PfView, Vec<VfView>), ReadError> {
-    let (vfs, errors) = gather::vfs(&context.host, pf, context.timeout.min(PATIENCE))?;
+fn views(context: &Context, policy: &Policy, pf: &Pf, with_uses: bool) -> Result<(PfView, Vec<VfView>), ReadError> {
+    let (mut vfs, mut errors) = gather::vfs(&context.host, pf, context.timeout.min(PATIENCE))?;
+    if with_uses {
+        errors.extend(gather::add_uses(&context.host, &mut vfs).err());
+    }
     for error in &errors {
         context.output.warn(&error.to_string());
     }
@@ -112,19 +115,25 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
     let mut work = VfWork::new(context, binder, device.address, policy, request, options.keep_going);
     let done = work.set(device, count, manner.acknowledged);
     context.progress.clear();
-    let mut earlier = Vec::new();
+    let (mut earlier, mut earlier_failure) = (Vec::new(), None);
     if let Some(recovery) = context.recoveries.take(device.address) {
         for warning in &recovery.warnings {
             context.output.warn(&format!("{}: {warning}", device.address));
         }
-        earlier = recovery.steps;
+        (earlier, earlier_failure) = (recovery.steps, recovery.failure);
     }
-    let Done { previous, mut steps, result } = match done {
+    let Done { previous, mut steps, mut result } = match done {
         Ok(done) => done,
         Err(failure) => return context.refuse("sriov", &failure),
     };
     steps.splice(0..0, earlier);
     let mut results = work.results;
+    let is_untouched = |result: &DeviceResult| matches!(result.outcome, Outcome::Unchanged | Outcome::PutBack);
+    let is_unchanged = count == previous && results.iter().all(is_untouched);
+    // What is asked for can make good what failed.
+    if let (true, Ok(()), Some(failure)) = (is_unchanged, &result, earlier_failure) {
+        result = Err(failure);
+    }
     if result.is_err() {
         // What became of the others was undone.
         results.retain(|result| result.error.is_some());
@@ -143,7 +152,7 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
         Ok(()) => results.iter().map(DeviceResult::exit_status).max().unwrap_or(0),
     };
     let now = Pf::read(&context.host, device.address).and_then(|pf| match pf {
-        Some(pf) => views(context, &work.policy, &pf).map(|(pf, vfs)| (Some(pf), vfs)),
+        Some(pf) => views(context, &work.policy, &pf, context.output.is_json).map(|(pf, vfs)| (Some(pf), vfs)),
         None => Ok((None, Vec::new())),
     });
     let (pf, vfs) = now.unwrap_or_else(|error| {

@@ -9,7 +9,7 @@ use super::bind::{Binder, Request, held};
 use super::context::Context;
 use super::sriov::read;
 use crate::address::Address;
-use crate::apply::{Job, PfJob, pf_step_record};
+use crate::apply::{Intent, Job, PfJob, pf_step_record};
 use crate::gather;
 use crate::guard::Uses;
 use crate::libvirt;
@@ -72,9 +72,12 @@ impl<'a> VfWork<'a> {
             job.as_mut().map(PfJob::count).transpose().map_err(|error| held(&context.host, address, error))?;
         // Only now, under the lock, is what is read what counts.
         let (pf, _) = read(context, address)?;
-        let facts = self.facts(&pf, counted)?;
+        let facts = self.facts(&pf, counted, count)?;
         let steps = sriov::plan(&facts, count, acknowledged)?;
-        let expected = if steps.is_empty() { String::new() } else { self.expected(device, &facts, &pf, count)? };
+        let (expected, intents) = match steps.is_empty() {
+            true => Default::default(),
+            false => self.expected(device, &facts, &pf, count)?,
+        };
         let Some(mut job) = job else {
             let mut records: Vec<StepRecord> = steps.iter().map(pf_step_record).collect();
             if let Some(record) = records.iter_mut().find(|record| record.step == "bind-vfs") {
@@ -83,11 +86,11 @@ impl<'a> VfWork<'a> {
             return Ok(Done { previous: facts.count, steps: records, result: Ok(()) });
         };
         self.show_progress(&steps);
-        let result = job.run(&facts, &steps, &mut |action| self.act(action));
+        let result = job.run(&facts, &steps, &intents, &mut |action| self.act(action));
         Ok(Done { previous: facts.count, steps: job.steps, result })
     }
 
-    fn facts(&self, pf: &Pf, counted: Option<u16>) -> Result<Facts, Failure> {
+    fn facts(&self, pf: &Pf, counted: Option<u16>, wanted: u16) -> Result<Facts, Failure> {
         let (context, address) = (self.context, self.pf);
         let failed = |error: ReadError| Failure::plain(Kind::Failed, format!("{address}: {error}"));
         let (mut vfs, errors) = gather::vfs(&context.host, pf, context.timeout).map_err(failed)?;
@@ -98,19 +101,30 @@ impl<'a> VfWork<'a> {
         if let Some(error) = errors.into_iter().next() {
             return Err(held(&context.host, address, error));
         }
+        let count = counted.unwrap_or(u16::try_from(pf.vfs.len()).unwrap_or(u16::MAX));
+        if count != wanted {
+            gather::add_uses(&context.host, &mut vfs).map_err(failed)?;
+        }
         Ok(Facts {
             pf: address,
             driver: gather::driver_of(&context.host, address).map_err(failed)?,
             is_vfio_device: Device::is_vfio_device(&context.host, address).map_err(failed)?,
             total: pf.range.total,
-            count: counted.unwrap_or(u16::try_from(pf.vfs.len()).unwrap_or(u16::MAX)),
+            count,
             is_autoprobed: pf.is_autoprobed,
             vfs,
         })
     }
 
-    /// Which drivers the VFs are to have, as far as can be told before they are there: what will not do is refused now.
-    fn expected(&self, pf: &Device, facts: &Facts, before: &Pf, count: u16) -> Result<String, Failure> {
+    /// Which drivers the VFs are to have, as far as can be told before they are there, and what may become of each: what will
+    /// not do is refused now.
+    fn expected(
+        &self,
+        pf: &Device,
+        facts: &Facts,
+        before: &Pf,
+        count: u16,
+    ) -> Result<(String, BTreeMap<Address, Intent>), Failure> {
         let vfs: Vec<Device> = match count == facts.count {
             true => facts.vfs.iter().map(|vf| vf.device.clone()).collect(),
             false => {
@@ -118,28 +132,36 @@ impl<'a> VfWork<'a> {
                 addresses.filter_map(|vf| sriov::predicted(pf, vf, &before.range.device)).collect()
             }
         };
-        let mut names: BTreeMap<(String, Vec<Feature>), String> = BTreeMap::new();
+        let mut known: BTreeMap<(String, Vec<Feature>), (String, BTreeSet<String>)> = BTreeMap::new();
+        let mut intents = BTreeMap::new();
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         for vf in &vfs {
-            let name = match self.request(&self.policy, vf)? {
-                None => "the kernel's own choice".to_string(),
+            let (name, names) = match self.request(&self.policy, vf)? {
+                None => ("the kernel's own choice".to_string(), BTreeSet::new()),
                 // They are alike: what holds for one holds for all.
                 Some(request) => {
                     let key = (request.choice.to_string(), request.require.clone());
-                    match names.get(&key) {
-                        Some(name) => name.clone(),
+                    match known.get(&key) {
+                        Some(known) => known.clone(),
                         None => {
                             let (_, request) = self.binder.with_rule(vf, request)?;
                             let (wanted, _) = self.binder.wanted(vf, &request)?;
                             let name = plan::first_choice(vf, &wanted, request.manner)?;
-                            names.entry(key).or_insert(name.unwrap_or("no driver".to_string())).clone()
+                            let name = name.unwrap_or("no driver".to_string());
+                            known.entry(key).or_insert((name, wanted.names())).clone()
                         }
                     }
                 }
             };
             *numbers.entry(name).or_default() += 1;
+            let is_prepared = match self.policy.decide(vf) {
+                Some(Decision::Rule(rule)) => rule.recipe().is_some_and(|recipe| !recipe.is_empty()),
+                _ => false,
+            };
+            intents.insert(vf.address, Intent { names, is_prepared });
         }
-        Ok(numbers.iter().map(|(name, number)| format!("{number} to {name}")).collect::<Vec<_>>().join(", "))
+        let text: Vec<String> = numbers.iter().map(|(name, number)| format!("{number} to {name}")).collect();
+        Ok((text.join(", "), intents))
     }
 
     /// What is asked for a VF: by the driver that was named, else by the policy; `None`: nothing.
@@ -272,15 +294,13 @@ impl<'a> VfWork<'a> {
             let observe = |address: Address, text: &str| context.observe(address, text);
             let setting = context.setting(&observe);
             let job = Job::start_undoing(&setting, vf)?;
-            let facts = gather::facts(&context.host, context.device(vf)?, context.timeout)
+            let facts = gather::facts_but_users(&context.host, context.device(vf)?, context.timeout)
                 .map_err(|e| held(&context.host, vf, e))?;
             let incarnation = Device::incarnation(&context.host, vf);
             let prepared = self.prepared.get(&vf).filter(|(of, _)| *of == incarnation);
-            Ok(job.restore(&facts, bindings[&vf], prepared.map_or(&[], |(_, prepared)| prepared.as_slice())))
+            Ok(job.restore(facts, bindings[&vf], prepared.map_or(&[], |(_, prepared)| prepared.as_slice())))
         });
-        let messages: Vec<&str> =
-            results.iter().filter_map(|result| result.error.as_ref()).map(|failure| failure.message.as_str()).collect();
-        if messages.is_empty() { Ok(()) } else { Err(Failure::plain(Kind::NotRestored, messages.join("; "))) }
+        sriov::not_restored(results.into_iter().filter_map(|result| result.error).collect())
     }
 }
 

@@ -12,6 +12,6 @@ mod xml;
 pub use choice::{Choice, choose, gives_up};
 pub use snippet::Snippet;
 pub use start::{Situation, is_hook_installed};
-pub use state::{Held, State, StateError, name_domains};
+pub use state::{Held, State, StateError, domain_of, name_domains};
 pub use version::{Version, VersionError};
 pub use xml::{Domain, Element, HostDevice, LONGEST, Uuid, XmlError, parse};

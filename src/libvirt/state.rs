@@ -164,11 +164,20 @@ impl Held {
 pub fn name_domains(host: &Host, vfs: &mut [Vf]) -> Vec<StateError> {
     let (domains, errors) = State::of_others(host, None);
     for vf in vfs {
-        let incarnation = Device::incarnation(host, vf.device.address);
-        let domain = domains.iter().find(|domain| domain.held(vf.device.address, incarnation).is_some());
-        vf.domain = domain.map(|domain| domain.name.clone());
+        vf.domain = among(host, &domains, vf.device.address);
     }
     errors
+}
+
+/// The domain that the hook has taken a device for, as far as that can be read.
+pub fn domain_of(host: &Host, address: Address) -> Option<String> {
+    among(host, &State::of_others(host, None).0, address)
+}
+
+fn among(host: &Host, domains: &[State], address: Address) -> Option<String> {
+    let incarnation = Device::incarnation(host, address);
+    let domain = domains.iter().find(|domain| domain.held(address, incarnation).is_some());
+    domain.map(|domain| domain.name.clone())
 }
 
 fn path(host: &Host, uuid: &Uuid) -> PathBuf {
