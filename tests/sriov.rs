@@ -213,6 +213,22 @@ fn interfaces_that_are_up_are_not_taken_away_unasked() {
     run(&["--force=interface"]).assert_status(0);
 }
 
+/// What a VF is used for cannot be told: then none is taken away, and that is all.
+#[test]
+fn what_vfs_are_used_for_counts_where_they_are_to_go() {
+    let host = copy("connectx");
+    let net = host.path().join("sys/bus/pci/devices").join(VFS[0]).join("net");
+    let flags = fs::read_dir(&net).unwrap().next().unwrap().unwrap().path().join("flags");
+    fs::create_dir(&flags).unwrap();
+    for (count, status, words) in [("2", 1, "flags"), ("", 0, "flags"), ("4", 0, "")] {
+        let text = format!("{} sriov {PF} {count}", support::VFIOCTL);
+        let ran = on(host.path(), &[], &["sh", "-c", &text]);
+        ran.assert_status(status);
+        assert!(ran.stderr.contains(words) && ran.stderr.is_empty() == words.is_empty(), "{text}: {}", ran.stderr);
+        ran.assert_as_before();
+    }
+}
+
 /// As a driver without `sriov_configure` answers, after the fact.
 #[test]
 fn a_driver_that_makes_no_vfs_is_named() {
