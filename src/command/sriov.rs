@@ -134,6 +134,15 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
     if let (true, Ok(()), Some(failure)) = (is_unchanged, &result, earlier_failure) {
         result = Err(failure);
     }
+    if let Err(failure) = &mut result {
+        // The VFs are as they were before this run; one that an earlier run has left half-way is not as it was before that.
+        let mut errors = results.iter().filter_map(|result| result.error.as_ref());
+        let left = errors.find(|error| error.kind == Kind::NotRestored);
+        if let Some(left) = left.filter(|left| left.kind.exit_status() > failure.kind.exit_status()) {
+            failure.kind = left.kind;
+            failure.message = format!("{}; {}", failure.message, left.message);
+        }
+    }
     if result.is_err() {
         // What became of the others was undone.
         results.retain(|result| result.error.is_some());
