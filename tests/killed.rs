@@ -193,21 +193,32 @@ fn a_bind_killed_at_any_point_can_be_given_back() {
     assert_states(&points, &[NATIVE]);
 }
 
+fn unbind_killed(next: &str, expected: &[&str]) {
+    let points = sweep(&Sweep {
+        host: "connectx",
+        device: VF,
+        before: "$vfioctl bind 3b:00.1",
+        killed: "unbind 3b:00.1",
+        next: &format!("$vfioctl {next}"),
+        after: "$vfioctl unbind 3b:00.1",
+        points: Points::Lasting,
+    });
+    assert_states(&points, expected);
+}
+
 #[test]
-fn an_unbind_killed_at_any_point_is_undone_by_apply_or_finished_by_the_next() {
-    for (next, expected) in [("apply", &[BOUND, NATIVE][..]), ("unbind 3b:00.1", &[NATIVE]), ("bind 3b:00.1", &[BOUND])]
-    {
-        let points = sweep(&Sweep {
-            host: "connectx",
-            device: VF,
-            before: "$vfioctl bind 3b:00.1",
-            killed: "unbind 3b:00.1",
-            next: &format!("$vfioctl {next}"),
-            after: "$vfioctl unbind 3b:00.1",
-            points: Points::Lasting,
-        });
-        assert_states(&points, expected);
-    }
+fn an_unbind_killed_at_any_point_is_undone_by_apply() {
+    unbind_killed("apply", &[BOUND, NATIVE]);
+}
+
+#[test]
+fn an_unbind_killed_at_any_point_is_finished_by_the_next() {
+    unbind_killed("unbind 3b:00.1", &[NATIVE]);
+}
+
+#[test]
+fn after_an_unbind_killed_at_any_point_the_device_can_be_bound() {
+    unbind_killed("bind 3b:00.1", &[BOUND]);
 }
 
 #[test]
@@ -224,34 +235,38 @@ fn an_apply_killed_at_any_point_is_finished_by_the_next() {
     assert_states(&points, &["vfio-pci vfio-pci policy=50-x.toml left="]);
 }
 
-#[test]
-fn vfs_half_made_are_put_back_or_made_anew() {
+fn vfs_half_made(next: &str, expected: &[&str]) {
     let vfs = "$(echo $(for v in $S/0000:3b:00.0/virtfn*; do d=$(readlink $v/driver); echo ${d##*/}:$(cat $v/driver_override); done))";
-    for (next, expected) in [
-        ("sriov 3b:00.0 2 --driver vfio-pci", &["2 1 vfio-pci:vfio-pci vfio-pci:vfio-pci"][..]),
-        (
-            "apply",
-            &["3 1 mlx5_core:(null) mlx5_core:(null) vfio-pci:vfio-pci", "2 1 vfio-pci:vfio-pci vfio-pci:vfio-pci"],
+    let points = sweep(&Sweep {
+        host: "connectx",
+        device: PF,
+        before: "$vfioctl sriov 3b:00.0 0 --force=interface && $vfioctl sriov 3b:00.0 3 && \
+                 $vfioctl bind --no-save --driver vfio-pci 3b:00.3",
+        killed: "sriov 3b:00.0 2 --driver vfio-pci --force=interface",
+        next: &format!(
+            "{{ $vfioctl {next}; status=$?; echo \"<$(cat $S/{PF}/sriov_numvfs) \
+             $(cat $S/{PF}/sriov_drivers_autoprobe) {vfs}>\"; [ $status = 0 ]; }}"
         ),
-    ] {
-        let points = sweep(&Sweep {
-            host: "connectx",
-            device: PF,
-            before: "$vfioctl sriov 3b:00.0 0 --force=interface && $vfioctl sriov 3b:00.0 3 && \
-                     $vfioctl bind --no-save --driver vfio-pci 3b:00.3",
-            killed: "sriov 3b:00.0 2 --driver vfio-pci --force=interface",
-            next: &format!(
-                "{{ $vfioctl {next}; status=$?; echo \"<$(cat $S/{PF}/sriov_numvfs) \
-                 $(cat $S/{PF}/sriov_drivers_autoprobe) {vfs}>\"; [ $status = 0 ]; }}"
-            ),
-            after: "true",
-            points: Points::Steps,
-        });
-        for point in &points {
-            let shown = point.said.split_once('<').and_then(|(_, rest)| rest.split_once('>')).unwrap().0;
-            assert!(expected.contains(&shown), "{point:?}");
-        }
+        after: "true",
+        points: Points::Steps,
+    });
+    for point in &points {
+        let shown = point.said.split_once('<').and_then(|(_, rest)| rest.split_once('>')).unwrap().0;
+        assert!(expected.contains(&shown), "{point:?}");
     }
+}
+
+#[test]
+fn vfs_half_made_are_made_anew() {
+    vfs_half_made("sriov 3b:00.0 2 --driver vfio-pci", &["2 1 vfio-pci:vfio-pci vfio-pci:vfio-pci"]);
+}
+
+#[test]
+fn vfs_half_made_are_put_back() {
+    vfs_half_made(
+        "apply",
+        &["3 1 mlx5_core:(null) mlx5_core:(null) vfio-pci:vfio-pci", "2 1 vfio-pci:vfio-pci vfio-pci:vfio-pci"],
+    );
 }
 
 // ---- while the kernel or a program is at it
