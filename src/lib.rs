@@ -30,7 +30,7 @@
 //! * [`outcome`] is what became of a device, and the exit status that says so.
 //! * [`libvirt`] is what there is to know about libvirt: its domain XML, which driver it takes, what the hook has taken.
 //! * [`interrupt`] turns Ctrl-C into a wish to stop, at a point where nothing is half done.
-//! * [`process`] runs another program, but not for ever.
+//! * [`process`] runs another program, but not for ever; [`processes`] is what procfs tells of those that run already.
 //! * [`environment`] is what other programs find around them, and [`file`] reads files that somebody else may have put there.
 //! * [`private`] is our directory below /run.
 //! * [`privilege`] is whether this program was lent rights that its user does not have.
@@ -69,6 +69,7 @@ pub mod printable;
 pub mod private;
 pub mod privilege;
 pub mod process;
+pub mod processes;
 pub mod progress;
 pub mod report;
 pub mod require;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One lock a device: two vfioctl at once wait for each other on one device, and not on two.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,6 +16,7 @@ use crate::address::Address;
 use crate::host::Host;
 use crate::interrupt;
 use crate::private;
+use crate::processes;
 use crate::sysfs::stuck::{self, Waiter};
 
 /// Held until dropped, or until the process ends, however it ends.
@@ -145,10 +146,8 @@ fn left_behind(host: &Host, address: Address) -> Option<Waiter> {
 
 /// Is the vfioctl that has started this process still there? Left behind, it has another parent (credentials(7)).
 fn is_attended(host: &Host, pid: u32) -> bool {
-    let read = |pid: &str, name: &str| fs::read_to_string(host.processes().join(pid).join(name)).unwrap_or_default();
-    let status = read(&pid.to_string(), "status");
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-    parent.is_some_and(|parent| read(parent.trim(), "comm").trim_end() == "vfioctl")
+    let parent = processes::parent(host, pid);
+    parent.is_some_and(|parent| processes::command(&processes::directory(host, parent)) == "vfioctl")
 }
 
 #[cfg(test)]

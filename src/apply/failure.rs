@@ -20,6 +20,9 @@ use crate::sysfs::control::WriteError;
 use crate::sysfs::{Device, ReadError, stuck};
 use crate::unfinished::RecordError;
 
+/// What to look at where somebody else has had their way with a device.
+pub const OTHERS_AT_WORK: &str = "driverctl, libvirt or a rule of udev's may be at work on it as well";
+
 /// A step that did not work.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
@@ -115,11 +118,7 @@ impl StepError {
             },
             StepError::Gone => Failure::plain(Kind::NoDevice, message),
             StepError::Interrupted => Failure::plain(Kind::Interrupted, message),
-            StepError::Taken(_) | StepError::Overridden(_) => Failure::new(
-                Kind::Failed,
-                message,
-                "driverctl, libvirt or a rule of udev's may be at work on it as well",
-            ),
+            StepError::Taken(_) | StepError::Overridden(_) => Failure::new(Kind::Failed, message, OTHERS_AT_WORK),
             StepError::Write(_) | StepError::WrongDriver { .. } | StepError::NotVfio(_) | StepError::Read(_) => {
                 Failure::new(Kind::Failed, message, log)
             }
@@ -156,6 +155,17 @@ pub fn combine(failures: Vec<Failure>) -> Option<Failure> {
         combined.message = format!("{}; then {}", combined.message, failure.message);
     }
     Some(combined)
+}
+
+/// A device that cannot be looked at: its lock may be held.
+pub fn unreadable(address: Address, error: &ReadError) -> Failure {
+    let message = format!("{address}: {error}");
+    match error.source.kind() {
+        io::ErrorKind::TimedOut => {
+            Failure::stuck(message, "wait until that is over; the kernel log may say what it waits for")
+        }
+        _ => Failure::plain(Kind::Failed, message),
+    }
 }
 
 /// A lock that could not be had, and what to do about it.

@@ -7,7 +7,7 @@ mod prepare;
 mod record;
 mod recover;
 
-pub use failure::{explain_wait, lock_failure, store_failure};
+pub use failure::{explain_wait, lock_failure, store_failure, unreadable};
 pub use pf::{Intent, PfJob, record as pf_step_record};
 pub use record::{forget_record, save_record, set_aside_record, step_record};
 pub use recover::{Recoveries, Recovery, put_back};
@@ -34,7 +34,7 @@ use crate::prepare::Preparation;
 use crate::sysfs::control::{Control, WriteError};
 use crate::sysfs::{self, Device, Overrides, ReadError};
 use crate::unfinished::{End, RecordError, Unfinished};
-use failure::{StepError, combine};
+use failure::{OTHERS_AT_WORK, StepError, combine};
 use recover::enter;
 
 /// How long a probe that asks to be tried again (EAGAIN: a supplier is missing yet) is given.
@@ -154,7 +154,7 @@ impl<'a> Job<'a> {
         }
         if let Some(draft) = draft.filter(|_| is_bound) {
             match self.save(draft) {
-                Ok(()) => result.persisted = true,
+                Ok(()) => {}
                 Err(error) => {
                     let prepared = self.prepared.clone();
                     if let Err(error) = self.note(Unfinished::fail, &prepared) {
@@ -180,13 +180,10 @@ impl<'a> Job<'a> {
     /// May the next driver be tried? A native driver that has had the device again may have made something of it that this
     /// host uses.
     fn look_again(&self, acknowledged: Uses) -> Result<(), Failure> {
-        let (host, address) = (self.setting.host, self.address);
-        let unreadable = |error: ReadError| StepError::from(error).failure(address);
-        let Some(device) = Device::read(host, address).map_err(unreadable)? else {
-            return Err(StepError::Gone.failure(address));
-        };
-        let facts = gather::facts(host, device, self.control.timeout()).map_err(unreadable)?;
-        plan::may_try_again(&facts, acknowledged)
+        match self.look()? {
+            Some(facts) => plan::may_try_again(&facts, acknowledged),
+            None => Err(StepError::Gone.failure(self.address)),
+        }
     }
 
     /// Puts the device back to how it was, as far as it is not so, and what was `prepared` since; `facts` may be without its
@@ -611,7 +608,7 @@ impl<'a> Job<'a> {
                 format!("{}; it is another tool's by now, and was left so; now {}", failure.message, describe(&now));
             if now != *before {
                 failure.kind = Kind::NotRestored;
-                failure.hint = Some("driverctl, libvirt or a rule of udev's may be at work on it as well".to_string());
+                failure.hint = Some(OTHERS_AT_WORK.to_string());
             }
             failure.message.push_str(&self.still_prepared());
             return failure;

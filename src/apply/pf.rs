@@ -8,8 +8,8 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::failure::{StepError, permission_hint};
-use super::recover::{Recovery, enter, is_between, unreadable};
-use super::{Job, Setting, describe, explain_wait, lock_failure};
+use super::recover::{Recovery, enter, is_between};
+use super::{Job, Setting, describe, explain_wait, lock_failure, unreadable};
 use crate::address::Address;
 use crate::gather;
 use crate::guard::Uses;
@@ -64,7 +64,8 @@ impl<'a> PfJob<'a> {
         self.control.vf_count(self.pf)
     }
 
-    /// Takes all steps. `work` does what is about VFs, and what it may make of those that are there are `intents`; on a failure all is put back, as far as that can be.
+    /// Takes all steps. `work` does what is about VFs, and what it may make of those that are there are `intents`; on a failure
+    /// all is put back, as far as that can be.
     pub fn run(
         &mut self,
         before: &Facts,

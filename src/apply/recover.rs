@@ -2,10 +2,9 @@
 //! Putting back what an earlier run was killed at, before anything else is done to the device.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Mutex;
 
-use super::{Job, PfJob, Setting, explain_wait, lock_failure};
+use super::{Job, PfJob, Setting, explain_wait, lock_failure, unreadable};
 use crate::address::Address;
 use crate::gather;
 use crate::kernel_name::is_same_name;
@@ -13,7 +12,7 @@ use crate::lock::DeviceLock;
 use crate::outcome::{Failure, Kind, StepRecord};
 use crate::plan::{self, Binding, Facts};
 use crate::policy;
-use crate::sysfs::{self, Device, ReadError};
+use crate::sysfs::{self, Device};
 use crate::unfinished::{Unfinished, Work};
 
 /// How often putting a device back is tried: a module that the earlier run had begun to load may take the device meanwhile.
@@ -158,7 +157,7 @@ impl Job<'_> {
         (self.lock, Recovery::new(found, self.steps, failure, end))
     }
 
-    fn look(&self) -> Result<Option<Facts>, Failure> {
+    pub(super) fn look(&self) -> Result<Option<Facts>, Failure> {
         let (host, address) = (self.setting.host, self.address);
         let Some(device) = Device::read(host, address).map_err(|error| unreadable(address, &error))? else {
             return Ok(None);
@@ -167,17 +166,6 @@ impl Job<'_> {
             Ok(facts) => Ok(Some(facts)),
             Err(error) => Err(unreadable(address, &error)),
         }
-    }
-}
-
-/// A device that cannot be looked at: its lock may be held.
-pub(super) fn unreadable(address: Address, error: &ReadError) -> Failure {
-    let message = format!("{address}: {error}");
-    match error.source.kind() {
-        io::ErrorKind::TimedOut => {
-            Failure::stuck(message, "wait until that is over; the kernel log may say what it waits for")
-        }
-        _ => Failure::plain(Kind::Failed, message),
     }
 }
 

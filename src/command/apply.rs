@@ -18,7 +18,8 @@ const REINCARNATIONS: usize = 5;
 
 /// Does what the policy says, to all devices or to those named.
 pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
-    let (policy, mut has_errors) = context.policy();
+    let (policy, errors) = context.policy();
+    let mut has_errors = !errors.is_empty();
     // Whoever has edited the policy says so by applying it.
     if addresses.is_empty() && !context.is_dry_run {
         match context.write_udev_rules() {

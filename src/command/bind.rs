@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::context::{Context, UsageError, distinct};
 use crate::address::Address;
-use crate::apply::{Job, explain_wait, save_record, store_failure};
+use crate::apply::{Job, explain_wait, save_record, store_failure, unreadable};
 use crate::cli::{Bind, Force};
 use crate::consumers;
 use crate::gather::{self, Chooser};
@@ -366,15 +366,12 @@ fn check_readable(host: &Host, address: Address, errors: &[PolicyError]) -> Resu
     }
 }
 
-/// A device whose attributes cannot be read: its lock may be held.
+/// A device whose attributes cannot be read, with who may hold its lock.
 pub fn held(host: &Host, address: Address, error: ReadError) -> Failure {
-    let message = format!("{address}: {error}");
-    match error.source.kind() {
-        std::io::ErrorKind::TimedOut => {
-            let hint = "wait until that is over; the kernel log may say what it waits for";
-            explain_wait(host, address, Failure::stuck(message, hint).waiting(None, &[]))
-        }
-        _ => Failure::plain(Kind::Failed, message),
+    let failure = unreadable(address, &error);
+    match failure.is_stuck {
+        true => explain_wait(host, address, failure.waiting(None, &[])),
+        false => failure,
     }
 }
 

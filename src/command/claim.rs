@@ -19,11 +19,11 @@ use crate::sysfs::{Device, VfRange};
 
 /// Claims every device that the policy is about and no driver has; or tells udev about one.
 pub fn run(context: &Context, options: &cli::Claim) -> Result<u8> {
-    let (policy, has_errors) = context.policy();
+    let (policy, errors) = context.policy();
     if let Some(address) = options.udev {
         return tell_udev(context, &policy, address);
     }
-    let mut status = u8::from(has_errors);
+    let mut status = u8::from(!errors.is_empty());
     if !context.is_dry_run {
         // Without them the devices that come later are found by nobody but `apply`. udev reads them when it starts: it must
         // not be waited for, since it waits for us.

@@ -16,7 +16,7 @@ use crate::interrupt;
 use crate::modules::Tables;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
 use crate::plan::Step;
-use crate::policy::{self, Decision, Policy};
+use crate::policy::{self, Decision, Policy, PolicyError};
 use crate::progress::Progress;
 use crate::report::{Output, PolicyView};
 use crate::sysfs::{self, Device};
@@ -117,14 +117,14 @@ impl Context {
         Setting { host: &self.host, timeout, is_timeout_fixed, observe, recoveries: &self.recoveries }
     }
 
-    /// Reads the policy, and names the files that are none; the second value says whether there were any.
-    pub fn policy(&self) -> (Policy, bool) {
+    /// Reads the policy, and names the files that are left out; the second value is why.
+    pub fn policy(&self) -> (Policy, Vec<PolicyError>) {
         let (policy, errors) = Policy::read(&self.host);
         for error in &errors {
             let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
             self.output.warn(&format!("policy left out: {error}{hint}"));
         }
-        (policy, !errors.is_empty())
+        (policy, errors)
     }
 
     /// Writes down for udev which devices the policy's selectors may be about; `true`: it is something else than before.

@@ -89,9 +89,8 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
     }
     let chooser = context.chooser()?.with_modules();
     context.refuse_other_kernel(&chooser)?;
-    let (policy, has_errors) = context.policy();
+    let (policy, errors) = context.policy();
     // What is left out may be about these very VFs, and the old ones would be gone.
-    let (_, errors) = Policy::read(&context.host);
     if let Some(error) = errors.iter().find(|error| matches!(error, PolicyError::Distrusted { .. })) {
         let failure = Failure::plain(Kind::Unsafe, format!("{}: {error}; nothing was touched", device.address));
         return context.refuse("sriov", &Failure { hint: error.hint(), ..failure });
@@ -176,5 +175,5 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
         shown => shown?,
     }
     // A file of policy that could not be read may have been about any VF.
-    Ok(if has_errors { status.max(1) } else { status })
+    Ok(if errors.is_empty() { status } else { status.max(1) })
 }

@@ -14,7 +14,6 @@ mod network;
 mod nodes;
 mod patient;
 mod platform;
-mod processes;
 mod remote;
 mod routes;
 mod session;

@@ -7,8 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::guard::processes;
 use crate::host::Host;
+use crate::processes;
 use crate::sysfs::ReadError;
 
 /// So many mount namespaces are read besides the system's own.
@@ -78,10 +78,9 @@ impl Namespace {
 ///
 /// One that only an open file or a bind mount of its own keeps is not found, nor what was unmounted lazily.
 pub fn namespaces(host: &Host) -> Result<Vec<Namespace>, ReadError> {
-    let processes = host.processes();
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    let ours = processes.join("self");
+    let ours = host.processes().join("self");
     match read(&ours) {
         Ok(text) => {
             seen.extend(namespace(&ours));
@@ -91,20 +90,14 @@ pub fn namespaces(host: &Host) -> Result<Vec<Namespace>, ReadError> {
         Err(error) if error.is_absent() && !host.is_this_machine() => {}
         Err(error) => return Err(error),
     }
-    let first = processes.join("1");
+    let first = processes::directory(host, 1);
     if namespace(&first).is_none_or(|namespace| seen.insert(namespace)) {
         // Others' processes are not ours to read; in a tree there may be but one of the two.
         if let (Ok(text), true) = (read(&first), namespace(&first).is_some() || found.is_empty()) {
             found.push(Namespace::new(None, &text));
         }
     }
-    let mut pids: Vec<u32> = match fs::read_dir(&processes) {
-        Ok(entries) => entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect(),
-        Err(_) => Vec::new(),
-    };
-    pids.sort_unstable();
-    for pid in pids {
-        let process = processes.join(pid.to_string());
+    for (pid, process) in processes::all(host) {
         if seen.len() > MOST_NAMESPACES {
             break;
         }

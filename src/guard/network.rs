@@ -10,10 +10,10 @@ use super::finding::{Finding, Use};
 use super::going::Going;
 use super::interfaces::{Interfaces, OPEN_VSWITCH, is_up, text};
 use super::mounts::mounts;
-use super::processes;
 use super::routes;
 use crate::address::Address;
 use crate::host::Host;
+use crate::processes;
 use crate::sysfs::{Node, ReadError};
 
 /// How many processes are named.
@@ -155,14 +155,9 @@ fn elsewhere(host: &Host, device: Address, below: &[Below]) -> Option<Finding> {
 fn namespaces(host: &Host) -> Vec<String> {
     let of = |process: &Path| fs::read_link(process.join("ns/net")).ok();
     let Some(ours) = of(&host.processes().join("self")) else { return Vec::new() };
-    let Ok(entries) = fs::read_dir(host.processes()) else { return Vec::new() };
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let mut pids: Vec<u32> = numbers.collect();
-    pids.sort_unstable();
     let mut seen = vec![ours];
     let mut owners = Vec::new();
-    for pid in pids {
-        let process = host.processes().join(pid.to_string());
+    for (pid, process) in processes::all(host) {
         if let Some(namespace) = of(&process).filter(|namespace| !seen.contains(namespace)) {
             owners.push(format!("{} (pid {pid})", processes::command(&process)));
             seen.push(namespace);

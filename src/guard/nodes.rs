@@ -7,9 +7,9 @@ use std::path::{Component, Path, PathBuf};
 
 use super::below::Below;
 use super::finding::{Finding, Use};
-use super::processes;
 use crate::address::Address;
 use crate::host::Host;
+use crate::processes;
 use crate::sysfs::{Node, ReadError};
 
 /// How many processes are named for one use; hundreds may compute on one device.

@@ -10,9 +10,9 @@ use super::finding::{Finding, Use};
 use super::going::Going;
 use super::interfaces::{Interfaces, text};
 use super::network::names;
-use super::processes::command;
 use super::routes::connections;
 use crate::host::Host;
+use crate::processes;
 use crate::sysfs::ReadError;
 
 /// What sshd tells the programs it starts: the client's address and port, and its own (ssh(1)).
@@ -72,17 +72,12 @@ pub fn findings(host: &Host, pid: u32, below: &[Below], going: &Going<'_>) -> Re
 
 /// The process itself, its parent, and so on.
 fn ancestors(host: &Host, pid: u32) -> Vec<u32> {
-    let parent = |&pid: &u32| -> Option<u32> {
-        let status = fs::read_to_string(host.processes().join(pid.to_string()).join("status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-        line.trim().parse().ok().filter(|&parent| parent != 0)
-    };
-    std::iter::successors(Some(pid), parent).take(DEPTH).collect()
+    std::iter::successors(Some(pid), |&pid| processes::parent(host, pid)).take(DEPTH).collect()
 }
 
 /// What a process was told by sshd.
 fn told(host: &Host, pid: u32) -> Option<Session> {
-    let environment = fs::read(host.processes().join(pid.to_string()).join("environ")).ok()?;
+    let environment = fs::read(processes::directory(host, pid).join("environ")).ok()?;
     let variables = environment.split(|&byte| byte == 0);
     variables.filter_map(|variable| std::str::from_utf8(variable).ok()).find_map(|variable| {
         let value = variable.strip_prefix(SSH_CONNECTION)?;
@@ -107,10 +102,10 @@ fn scoped(text: &str) -> Option<(IpAddr, Option<String>)> {
 }
 
 /// The nearest of some processes that is connected with another host.
-fn connected(host: &Host, processes: &[u32]) -> Result<Option<Session>, ReadError> {
+fn connected(host: &Host, pids: &[u32]) -> Result<Option<Session>, ReadError> {
     let mut table = None;
-    for pid in processes {
-        let process = host.processes().join(pid.to_string());
+    for &pid in pids {
+        let process = processes::directory(host, pid);
         let sockets = sockets(&process);
         if sockets.is_empty() {
             continue;
@@ -126,7 +121,7 @@ fn connected(host: &Host, processes: &[u32]) -> Result<Option<Session>, ReadErro
         let is_remote = |peer: IpAddr| !peer.is_loopback();
         let found = connections.iter().find(|c| sockets.contains(&c.inode) && is_remote(c.peer.ip()));
         if let Some(connection) = found {
-            let command = command(&process);
+            let command = processes::command(&process);
             let through = match command.starts_with("sshd") {
                 true => "this SSH session".to_string(),
                 false => format!("the connection of {command} (pid {pid}), which asks for this,"),

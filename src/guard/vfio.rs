@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::processes::{self, is_ours};
 use crate::address::Address;
 use crate::host::Host;
 use crate::printable::printable;
+use crate::processes::{Opener, is_ours, openers_of};
 
 /// Where the nodes are, as a process names them: below its own root, whatever ours is.
 const NODES: &str = "/dev/vfio";
@@ -90,38 +90,25 @@ pub fn holding(users: &[User], address: Address, group: Option<u32>, vfio_device
 
 /// Every process that has something of VFIO open.
 pub fn users(host: &Host) -> Vec<User> {
-    let Ok(processes) = fs::read_dir(host.processes()) else { return Vec::new() };
-    let mut users: Vec<User> = Vec::new();
-    for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let open = open_in(host, &process.path());
-        if !open.is_empty() {
-            let command = processes::command(&process.path());
-            users.push(User { pid, command, open });
-        }
-    }
-    users.sort_by_key(|user| user.pid);
-    users
+    let which = |descriptor: &Path, target: &Path| {
+        let is_node = target.starts_with(NODES) && (!host.is_this_machine() || is_ours(target, descriptor));
+        (is_node || target == Path::new(DEVICE)).then(|| device(descriptor))
+    };
+    let openers = openers_of(host, which);
+    let user = |open: &[(Opener, Option<Address>)]| User {
+        pid: open[0].0.pid,
+        command: open[0].0.command.clone(),
+        open: open.iter().map(|(opener, device)| (opener.node.clone(), *device)).collect(),
+    };
+    openers.chunk_by(|(one, _), (other, _)| one.pid == other.pid).map(user).collect()
 }
 
-/// What a process has open of VFIO.
-fn open_in(host: &Host, process: &Path) -> Vec<(PathBuf, Option<Address>)> {
-    // It may end at any moment, or be another user's.
-    let Ok(descriptors) = fs::read_dir(process.join("fd")) else { return Vec::new() };
-    let mut open = Vec::new();
-    for descriptor in descriptors.flatten() {
-        let Ok(target) = fs::read_link(descriptor.path()) else { continue };
-        let is_node = target.starts_with(NODES) && (!host.is_this_machine() || is_ours(&target, &descriptor.path()));
-        if is_node || target == Path::new(DEVICE) {
-            let info = fs::read_to_string(process.join("fdinfo").join(descriptor.file_name())).unwrap_or_default();
-            let path = info.lines().find_map(|line| line.strip_prefix(DEVICE_PATH));
-            let device = path.and_then(|path| path.trim().rsplit('/').next()).and_then(|name| name.parse().ok());
-            open.push((target, device));
-        }
-    }
-    open
+/// The device that a process has open, where the kernel tells; `descriptor` is `/proc/PID/fd/FD`.
+fn device(descriptor: &Path) -> Option<Address> {
+    let process = descriptor.parent()?.parent()?;
+    let info = fs::read_to_string(process.join("fdinfo").join(descriptor.file_name()?)).ok()?;
+    let path = info.lines().find_map(|line| line.strip_prefix(DEVICE_PATH))?;
+    path.trim().rsplit('/').next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::address::Address;
 use crate::host::Host;
+use crate::processes::{self, command};
 
 /// How many functions of a stack are told: the first waits, the next are on whose behalf.
 const DEPTH: usize = 4;
@@ -109,21 +110,19 @@ fn functions(stack: &str) -> Vec<String> {
 pub fn waiters(host: &Host) -> Vec<Waiter> {
     let own = std::process::id();
     let tree = Tree::of(host);
-    let mut waiters: Vec<Waiter> = processes(host)
-        .filter(|(pid, _)| *pid != own)
+    let others = processes::all(host).into_iter().filter(|(pid, _)| *pid != own);
+    others
         .filter_map(|(pid, process)| {
             let (command, within) = (command(&process), within_of(&process));
             let Open { attribute, device, is_at_work } = at(&process, tree)?;
             Some(Waiter { pid, command, attribute, within, device, is_at_work })
         })
-        .collect();
-    waiters.sort_by_key(|waiter| waiter.pid);
-    waiters
+        .collect()
 }
 
 /// The same of our own processes alone: for these only names have to be looked through.
 pub fn own_waiters(host: &Host) -> Vec<Waiter> {
-    let ours = processes(host).filter(|(_, process)| command(process) == "vfioctl");
+    let ours = processes::all(host).into_iter().filter(|(_, process)| command(process) == "vfioctl");
     let tree = Tree::of(host);
     let found = ours.filter_map(|(pid, process)| {
         let Open { attribute, device, is_at_work } = at(&process, tree)?;
@@ -135,19 +134,8 @@ pub fn own_waiters(host: &Host) -> Vec<Waiter> {
 
 /// Does it wait there still?
 pub fn is_waiting(host: &Host, waiter: &Waiter) -> bool {
-    let process = host.processes().join(waiter.pid.to_string());
+    let process = processes::directory(host, waiter.pid);
     at(&process, Tree::of(host)).is_some_and(|open| open.device == waiter.device && open.attribute == waiter.attribute)
-}
-
-fn processes(host: &Host) -> impl Iterator<Item = (u32, PathBuf)> {
-    let entries = fs::read_dir(host.processes()).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
-}
-
-/// A process names itself; what would steer a terminal is left out.
-fn command(process: &Path) -> String {
-    let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
-    name.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// Whose devices an open file below /sys is about.

@@ -9,7 +9,7 @@ use super::stored::{is_esp, uevent};
 use crate::guard::below::Below;
 use crate::guard::finding::Use;
 use crate::guard::mounts::{Mount, Namespace, read_text, swaps};
-use crate::guard::processes::{is_ours, number, openers_of};
+use crate::processes::{is_ours, number, openers_of};
 use crate::sysfs::{Node, ReadError};
 
 /// What the running system lives on. It cannot be unmounted.

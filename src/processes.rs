@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Processes and the device nodes they have open.
+//! Other processes, as procfs tells of them: their names, their parents, and what they have open.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,27 @@ impl std::fmt::Display for Opener {
     }
 }
 
+/// All that there are, by process id, each with its directory; none where procfs is not to be read. One may end at any moment.
+pub fn all(host: &Host) -> Vec<(u32, PathBuf)> {
+    let entries = fs::read_dir(host.processes()).into_iter().flatten().flatten();
+    let mut all: Vec<(u32, PathBuf)> =
+        entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path()))).collect();
+    all.sort_unstable();
+    all
+}
+
+/// A process's directory.
+pub fn directory(host: &Host, pid: u32) -> PathBuf {
+    host.processes().join(pid.to_string())
+}
+
+/// Who has started a process, or taken it over from whoever did (proc_pid_status(5)); `None` for the first.
+pub fn parent(host: &Host, pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(directory(host, pid).join("status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok().filter(|&parent| parent != 0)
+}
+
 /// The processes that have a file open that `is_wanted`, by process id, each with every such file once.
 ///
 /// Links are read and nothing is opened, so that a file that hangs hangs nobody. What a caller may not see (another user's
@@ -36,12 +57,9 @@ pub fn openers(host: &Host, is_wanted: impl Fn(&Path) -> bool) -> Vec<Opener> {
 
 /// The same, with what `which` says of the open file, by the descriptor's path and the node's; `None`: not wanted.
 pub fn openers_of<T: Ord>(host: &Host, which: impl Fn(&Path, &Path) -> Option<T>) -> Vec<(Opener, T)> {
-    let Ok(processes) = fs::read_dir(host.processes()) else { return Vec::new() };
     let mut openers = Vec::new();
-    for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // It may end at any moment.
-        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
+    for (pid, process) in all(host) {
+        let Ok(descriptors) = fs::read_dir(process.join("fd")) else { continue };
         let paths = descriptors.flatten().map(|descriptor| descriptor.path());
         let links = paths.filter_map(|path| Some((fs::read_link(&path).ok()?, path)));
         let mut nodes: Vec<(PathBuf, T)> =
@@ -49,12 +67,11 @@ pub fn openers_of<T: Ord>(host: &Host, which: impl Fn(&Path, &Path) -> Option<T>
         nodes.sort();
         nodes.dedup();
         if !nodes.is_empty() {
-            let command = command(&process.path());
+            let command = command(&process);
             openers
                 .extend(nodes.into_iter().map(|(node, what)| (Opener { pid, command: command.clone(), node }, what)));
         }
     }
-    openers.sort_by_key(|(opener, _)| opener.pid);
     openers
 }
 
