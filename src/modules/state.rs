@@ -40,43 +40,49 @@ pub struct Modules<'a> {
     /// Is it the kernel that runs? Then what /sys says counts too.
     is_running: bool,
     directory: PathBuf,
-    installed: Installed,
-    built_in: BTreeSet<ModuleName>,
+    /// `None`: no modules.dep at all: then what is there cannot be told.
+    installed: List<Option<BTreeMap<ModuleName, PathBuf>>>,
+    built_in: List<BTreeSet<ModuleName>>,
 }
 
-/// Which modules have a file.
-enum Installed {
-    /// In depmod's index, from which those few that are asked for are read.
+/// A list of depmod's.
+enum List<T> {
+    /// Its index, from which those few modules that are asked for are read.
     Index(Mutex<Index<File>>),
-    /// In `modules.dep`, where there is no index.
-    Table(BTreeMap<ModuleName, PathBuf>),
-    /// That cannot be told.
-    Unknown,
+    /// All of it, where there is no index.
+    Table(T),
 }
 
-impl Installed {
-    fn read(directory: &Path) -> Installed {
-        if let Ok(index) = index::open(&directory.join("modules.dep.bin")) {
-            return Installed::Index(Mutex::new(index));
-        }
-        match file::read_to_string(&directory.join("modules.dep"), file::TABLE) {
-            Ok(text) => Installed::Table(files_in_dep(&text, directory)),
-            Err(_) => Installed::Unknown,
+impl<T> List<T> {
+    fn read(index: &Path, table: impl FnOnce() -> T) -> List<T> {
+        match index::open(index) {
+            Ok(index) => List::Index(Mutex::new(index)),
+            // Damaged, it stands in for no index: modprobe, which has no other, will say so.
+            Err(_) => List::Table(table()),
         }
     }
+}
+
+/// What an index says of a module.
+fn ask(index: &Mutex<Index<File>>, module: &ModuleName) -> io::Result<Option<Vec<u8>>> {
+    index.lock().expect("no thread panics with the index").get(module.as_str().as_bytes())
 }
 
 impl<'a> Modules<'a> {
     /// Reads the two lists for `release`.
     pub fn read(host: &'a Host, release: &str) -> Modules<'a> {
         let directory = host.modules(release);
-        let (installed, built_in) = (Installed::read(&directory), built_in(&directory));
+        let installed = List::read(&directory.join("modules.dep.bin"), || {
+            let text = file::read_to_string(&directory.join("modules.dep"), file::TABLE).ok();
+            text.map(|text| files_in_dep(&text, &directory))
+        });
+        let built_in = List::read(&directory.join("modules.builtin.bin"), || built_in(&directory));
         Modules { host, is_running: is_running(host, release), directory, installed, built_in }
     }
 
     /// How `module` stands.
     pub fn state(&self, module: &ModuleName) -> ModuleState {
-        if self.built_in.contains(module) {
+        if self.is_built_in(module) {
             return ModuleState::BuiltIn;
         }
         if self.is_running && Modules::is_loaded(self.host, module) {
@@ -86,24 +92,29 @@ impl<'a> Modules<'a> {
             return ModuleState::BuiltIn;
         }
         match self.file(module) {
-            Err(Untold) => ModuleState::Unknown,
+            None => ModuleState::Unknown,
             // A file that modules.dep names may be gone since.
-            Ok(Some(path)) if path.exists() => ModuleState::Installed,
-            Ok(_) => ModuleState::Missing,
+            Some(Some(path)) if path.exists() => ModuleState::Installed,
+            Some(_) => ModuleState::Missing,
         }
     }
 
-    /// The file that has `module`.
-    fn file(&self, module: &ModuleName) -> Result<Option<PathBuf>, Untold> {
+    fn is_built_in(&self, module: &ModuleName) -> bool {
+        match &self.built_in {
+            List::Table(names) => names.contains(module),
+            List::Index(index) => ask(index, module).is_ok_and(|found| found.is_some()),
+        }
+    }
+
+    /// The file that has `module`, if any; `None` where that cannot be told.
+    fn file(&self, module: &ModuleName) -> Option<Option<PathBuf>> {
         match &self.installed {
-            Installed::Unknown => Err(Untold),
-            Installed::Table(files) => Ok(files.get(module).cloned()),
-            Installed::Index(index) => {
-                let mut index = index.lock().expect("no thread panics with the index");
-                // `kernel/x.ko.zst: kernel/y.ko.zst`, as in the table. Where it is damaged, modprobe cannot read it either.
-                let line = index.get(module.as_str().as_bytes()).map_err(|_| Untold)?;
+            List::Table(files) => files.as_ref().map(|files| files.get(module).cloned()),
+            List::Index(index) => {
+                // `kernel/x.ko.zst: kernel/y.ko.zst`, as in the table.
+                let line = ask(index, module).ok()?;
                 let path = line.as_deref().and_then(|line| line.split(|byte| *byte == b':').next());
-                Ok(path.map(|path| self.directory.join(OsStr::from_bytes(path))))
+                Some(path.map(|path| self.directory.join(OsStr::from_bytes(path))))
             }
         }
     }
@@ -146,9 +157,6 @@ impl<'a> Modules<'a> {
         Catalog::bundled().by_module(module.as_str())?.driver.parse().ok()
     }
 }
-
-/// Nobody can tell but modprobe.
-struct Untold;
 
 /// Is `release` the kernel that runs?
 pub fn is_running(host: &Host, release: &str) -> bool {
@@ -219,6 +227,28 @@ mod tests {
         }
         assert_eq!(states(root, "7.0.0"), [BuiltIn, Loaded, Installed, BuiltIn, Missing]);
         assert_eq!(states(root, "6.9.0"), [Missing, Installed, Installed, Missing, Missing]);
+    }
+
+    #[test]
+    fn an_index_is_asked_where_there_is_one() {
+        use ModuleState::{BuiltIn, Installed, Missing, Unknown};
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        // One node: a key and its value, of the first module.
+        let index = |key: &str, value: &str| {
+            let node = format!("{key}\0\0\0\0\u{1}\0\0\0\0{value}\0");
+            [b"\xb0\x07\xf4\x57\0\x02\0\x01\xc0\0\0\x0c", node.as_bytes()].concat()
+        };
+        let directory = root.join("lib/modules/7.0.0");
+        write(root, "lib/modules/7.0.0/modules.dep", "kernel/xe-vfio-pci.ko:\n");
+        write(root, "lib/modules/7.0.0/kernel/mlx5-vfio-pci.ko.zst", "");
+        fs::write(directory.join("modules.builtin.bin"), index("vfio_pci", "")).unwrap();
+        let dep = index("mlx5_vfio_pci", "kernel/mlx5-vfio-pci.ko.zst: kernel/vfio.ko.zst");
+        fs::write(directory.join("modules.dep.bin"), &dep).unwrap();
+        assert_eq!(states(root, "7.0.0"), [BuiltIn, Installed, Missing, Missing, Missing]);
+        // It ends too soon.
+        fs::write(directory.join("modules.dep.bin"), &dep[..20]).unwrap();
+        assert_eq!(states(root, "7.0.0")[1..], [Unknown; 4]);
     }
 
     #[test]
