@@ -68,9 +68,10 @@ impl ReadAt for &[u8] {
 pub struct Index<R> {
     file: R,
     root: u32,
-    window: Vec<u8>,
-    window_start: u64,
-    /// Is there nothing behind the window?
+    /// What was read last: so much of it, from there on, and whether the file ends with it.
+    buffer: Vec<u8>,
+    filled: usize,
+    start: u64,
     is_last: bool,
 }
 
@@ -88,7 +89,7 @@ pub fn open(path: &Path) -> io::Result<Index<File>> {
 impl<R: ReadAt> Index<R> {
     /// Takes an index. What is none, or of a version yet to come, is an error of kind `InvalidData`.
     pub fn new(file: R) -> io::Result<Index<R>> {
-        let mut index = Index { file, root: 0, window: Vec::new(), window_start: 0, is_last: false };
+        let mut index = Index { file, root: 0, buffer: Vec::new(), filled: 0, start: 0, is_last: false };
         let mut header = index.bytes(0, HEADER)?;
         let words = (number(&mut header), number(&mut header), number(&mut header));
         let (Some(MAGIC), Some(version), Some(root)) = words else {
@@ -167,26 +168,25 @@ impl<R: ReadAt> Index<R> {
 
     /// The bytes from `offset` on: `length`, or as many as there are.
     fn bytes(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
-        let end = self.window_start + self.window.len() as u64;
-        if offset < self.window_start || (offset + length as u64 > end && !self.is_last) {
+        let end = self.start + self.filled as u64;
+        if offset < self.start || (offset + length as u64 > end && !self.is_last) {
             let start = offset.saturating_sub(AROUND as u64);
-            // New each time: zeroes come from the kernel for nothing, but not to be zeroed again.
-            self.window = vec![0; (offset - start) as usize + length + AROUND];
+            let wanted = (offset - start) as usize + length + AROUND;
+            // It only grows: zeroing it each time would take longer than the reading.
+            self.buffer.resize(self.buffer.len().max(wanted), 0);
             let mut filled = 0;
-            while filled < self.window.len() {
-                match self.file.read_at(&mut self.window[filled..], start + filled as u64) {
+            while filled < wanted {
+                match self.file.read_at(&mut self.buffer[filled..wanted], start + filled as u64) {
                     Ok(0) => break,
                     Ok(count) => filled += count,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
                 }
             }
-            self.is_last = filled < self.window.len();
-            self.window.truncate(filled);
-            self.window_start = start;
+            (self.start, self.filled, self.is_last) = (start, filled, filled < wanted);
         }
-        let from = usize::try_from(offset - self.window_start).unwrap_or(usize::MAX);
-        let bytes = self.window.get(from..).unwrap_or_default();
+        let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
+        let bytes = self.buffer[..self.filled].get(from..).unwrap_or_default();
         Ok(&bytes[..bytes.len().min(length)])
     }
 }
