@@ -100,8 +100,8 @@ impl<'a> Job<'a> {
     }
 
     fn new(setting: &'a Setting<'a>, address: Address, lock: DeviceLock) -> Result<Job<'a>, Failure> {
-        let control = Control::start(setting.host, setting.timeout, &lock).map_err(|error| {
-            Failure::plain(Kind::Failed, format!("{address}: cannot start the process that writes to sysfs: {error}"))
+        let control = Control::new(setting.host, setting.timeout, &lock).map_err(|error| {
+            Failure::plain(Kind::Failed, format!("{address}: cannot share its lock with who writes to sysfs: {error}"))
         })?;
         Ok(Job {
             setting,

@@ -54,7 +54,7 @@ impl<'a> PfJob<'a> {
     }
 
     pub(super) fn new(setting: &'a Setting<'a>, pf: Address, lock: DeviceLock) -> Result<PfJob<'a>, Failure> {
-        let control = Control::start(setting.host, setting.timeout, &lock).map_err(|error| no_attendant(pf, &error))?;
+        let control = Control::new(setting.host, setting.timeout, &lock).map_err(|error| unshared(pf, &error))?;
         let state = State { count: 0, is_autoprobed: true, is_remade: false, is_bound: false };
         Ok(PfJob { setting, pf, control, state, is_undoing: false, steps: Vec::new(), lock })
     }
@@ -448,6 +448,6 @@ fn log_hint(pf: Address) -> String {
     format!("the kernel log may say more: dmesg | grep {pf}")
 }
 
-fn no_attendant(pf: Address, error: &std::io::Error) -> Failure {
-    Failure::plain(Kind::Failed, format!("{pf}: cannot start the process that writes to sysfs: {error}"))
+fn unshared(pf: Address, error: &std::io::Error) -> Failure {
+    Failure::plain(Kind::Failed, format!("{pf}: cannot share its lock with who writes to sysfs: {error}"))
 }
