@@ -556,10 +556,10 @@ impl<'a> Job<'a> {
     /// The driver link: reading it waits for nothing.
     fn driver(&self) -> Result<Option<DriverName>, StepError> {
         let host = self.setting.host;
-        if !host.device(self.address).exists() {
-            return Err(StepError::Gone);
+        match gather::driver_of(host, self.address)? {
+            None if !host.device(self.address).exists() => Err(StepError::Gone),
+            driver => Ok(driver),
         }
-        Ok(gather::driver_of(host, self.address)?)
     }
 
     /// What to tell the user.

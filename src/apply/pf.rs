@@ -307,7 +307,7 @@ impl<'a> PfJob<'a> {
         }
         let result = self.control.set_vf_count(self.pf, count);
         self.control.set_timeout(self.setting.timeout);
-        let made = self.read()?.vfs.len();
+        let made = Pf::count(self.setting.host, self.pf).map_err(|error| self.unreadable(&error))?;
         self.state.is_remade |= result.is_ok() || made != vfs.len();
         self.state.count = u16::try_from(made).unwrap_or(u16::MAX);
         result.map_err(|error| self.failure(error))?;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What every verb has: the host, the options, and where to report.
 
-use std::sync::Mutex;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::interrupt;
 use crate::modules::Tables;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
 use crate::plan::Step;
-use crate::policy::{self, Decision, Policy, PolicyError};
+use crate::policy::{self, Decision, Policy, PolicyError, Renewed};
 use crate::progress::Progress;
 use crate::report::{Output, PolicyView};
 use crate::sysfs::{self, Device};
@@ -44,6 +45,7 @@ pub struct Context {
     pub progress: Progress,
     /// What was put back of earlier runs, and is not reported yet.
     pub recoveries: Recoveries,
+    policy: OnceLock<(Policy, Vec<PolicyError>)>,
 }
 
 impl Context {
@@ -58,6 +60,7 @@ impl Context {
             is_dry_run: common.dry_run,
             progress: Progress::hidden(),
             recoveries: Recoveries::default(),
+            policy: OnceLock::new(),
         })
     }
 
@@ -117,14 +120,25 @@ impl Context {
         Setting { host: &self.host, timeout, is_timeout_fixed, observe, recoveries: &self.recoveries }
     }
 
-    /// Reads the policy, and names the files that are left out; the second value is why.
-    pub fn policy(&self) -> (Policy, Vec<PolicyError>) {
-        let (policy, errors) = Policy::read(&self.host);
-        for error in &errors {
+    /// The policy as this run first read it, with the files that are left out named; the second value is why.
+    pub fn policy(&self) -> (&Policy, &[PolicyError]) {
+        let (policy, errors) = self.policy_read();
+        for error in errors {
             let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
             self.output.warn(&format!("policy left out: {error}{hint}"));
         }
         (policy, errors)
+    }
+
+    /// The same for a device whose lock is held: whoever has bound it or given it back until now has its way. What is about
+    /// many devices is as it was when this run began.
+    pub fn policy_now(&self, address: Address) -> Renewed<'_> {
+        self.policy_read().0.renew(&self.host, address)
+    }
+
+    /// The same without a word.
+    pub fn policy_read(&self) -> &(Policy, Vec<PolicyError>) {
+        self.policy.get_or_init(|| Policy::read(&self.host))
     }
 
     /// Writes down for udev which devices the policy's selectors may be about; `true`: it is something else than before.
@@ -292,13 +306,8 @@ pub struct UsageError(pub String);
 
 /// Addresses without their repetitions, in the order given.
 pub fn distinct(addresses: &[Address]) -> Vec<Address> {
-    let mut distinct = Vec::with_capacity(addresses.len());
-    for &address in addresses {
-        if !distinct.contains(&address) {
-            distinct.push(address);
-        }
-    }
-    distinct
+    let mut seen = BTreeSet::new();
+    addresses.iter().copied().filter(|address| seen.insert(*address)).collect()
 }
 
 /// What the policy says about a device, for showing.

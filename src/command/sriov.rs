@@ -34,7 +34,7 @@ pub fn run(context: &Context, options: &Sriov) -> Result<u8> {
     match options.count {
         None => {
             context.unfinished(address);
-            let (pf, vfs) = views(context, &context.policy().0, &pf, true)?;
+            let (pf, vfs) = views(context, context.policy().0, &pf, true)?;
             report::sriov_show(context.output, &pf, &vfs)?;
             Ok(0)
         }
@@ -81,6 +81,13 @@ fn views(context: &Context, policy: &Policy, pf: &Pf, with_uses: bool) -> Result
     Ok((pf_view(context, &Database::open(), pf)?, vfs.into_iter().map(vf_view).collect()))
 }
 
+/// All that is said of hundreds of VFs in a line.
+fn drivers(context: &Context, pf: &Pf) -> Result<(PfView, Vec<VfView>), ReadError> {
+    let host = &context.host;
+    let vf_view = |&(number, vf): &(u16, Address)| Ok(VfView::on_driver(number, vf, gather::driver_of(host, vf)?));
+    Ok((pf_view(context, &Database::open(), pf)?, pf.vfs.iter().map(vf_view).collect::<Result<_, _>>()?))
+}
+
 /// Sets the number of VFs, and binds them.
 fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Result<u8> {
     context.take_signals();
@@ -89,7 +96,7 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
     }
     let chooser = context.chooser()?.with_modules();
     context.refuse_other_kernel(&chooser)?;
-    let (policy, errors) = context.policy();
+    let (_, errors) = context.policy();
     // What is left out may be about these very VFs, and the old ones would be gone.
     if let Some(error) = errors.iter().find(|error| matches!(error, PolicyError::Distrusted { .. })) {
         let failure = Failure::plain(Kind::Unsafe, format!("{}: {error}; nothing was touched", device.address));
@@ -111,7 +118,7 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
         must_be_vfio: true,
     });
     let binder = Binder { context, chooser, together: Vec::new() };
-    let mut work = VfWork::new(context, binder, device.address, policy, request, options.keep_going);
+    let mut work = VfWork::new(context, binder, device.address, request, options.keep_going);
     let done = work.set(device, count, manner.acknowledged);
     context.progress.clear();
     let (mut earlier, mut earlier_failure) = (Vec::new(), None);
@@ -159,9 +166,13 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
         Err(failure) => failure.kind.exit_status(),
         Ok(()) => results.iter().map(DeviceResult::exit_status).max().unwrap_or(0),
     };
-    let now = Pf::read(&context.host, device.address).and_then(|pf| match pf {
-        Some(pf) => views(context, &work.policy, &pf, context.output.is_json).map(|(pf, vfs)| (Some(pf), vfs)),
-        None => Ok((None, Vec::new())),
+    let now = Pf::read(&context.host, device.address).and_then(|pf| {
+        match pf {
+            Some(pf) if context.output.is_json => views(context, &context.policy_read().0, &pf, true),
+            Some(pf) => drivers(context, &pf),
+            None => return Ok((None, Vec::new())),
+        }
+        .map(|(pf, vfs)| (Some(pf), vfs))
     });
     let (pf, vfs) = now.unwrap_or_else(|error| {
         context.output.warn(&error.to_string());

@@ -166,7 +166,8 @@ impl Channel {
 
     /// Waits for something to be there to read: an answer, or the end. `false`: there is nothing.
     fn wait(&self, time: Duration) -> io::Result<bool> {
-        let time = Timespec { tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() };
+        let time =
+            Timespec { tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() };
         match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&time)) {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::INTR) => Ok(false),

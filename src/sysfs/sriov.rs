@@ -29,12 +29,18 @@ impl Pf {
         let is_autoprobed = node.read_if_there("sriov_drivers_autoprobe")?.is_none_or(|text| text != "0");
         let mut vfs = Vec::new();
         for name in node.names_in("")? {
-            let Some(number) = name.strip_prefix("virtfn").and_then(|number| number.parse().ok()) else { continue };
+            let Some(number) = vf_number(&name) else { continue };
             let vf = node.link_name(&name)?.and_then(|target| target.parse().ok());
             vfs.extend(vf.map(|vf| (number, vf)));
         }
         vfs.sort();
         Ok(Some(Pf { address, range, is_autoprobed, vfs }))
+    }
+
+    /// How many VFs there are, by the links to them.
+    pub fn count(host: &Host, address: Address) -> Result<usize, ReadError> {
+        let names = Node::new(host.device(address)).names_in("")?;
+        Ok(names.iter().filter(|name| vf_number(name).is_some()).count())
     }
 
     /// All PFs, in bus order.
@@ -48,6 +54,11 @@ impl Pf {
         pfs.sort_by_key(|pf| pf.address);
         Ok(pfs)
     }
+}
+
+/// `virtfn7`
+fn vf_number(name: &str) -> Option<u16> {
+    name.strip_prefix("virtfn")?.parse().ok()
 }
 
 /// The VFs that a PF has or can have. Nothing that is read for it waits for the PF's lock, which is held while VFs are made.

@@ -265,7 +265,7 @@ fn give_one_back(
         // libvirt has given it to its native driver, with the override cleared, and so without what is kept for it.
         _ => match policy.decide(&device) {
             Some(Decision::Rule(_)) => {
-                binder.bind(address, |device| apply::decide(context, policy, device, Manner::default()))
+                binder.bind(address, |device| apply::decide(context, policy.decide(device), device, Manner::default()))
             }
             _ => Ok(context.unchanged(address)),
         },
@@ -288,7 +288,7 @@ fn apply_again(
     };
     let addresses: Vec<Address> = addresses.iter().filter(is_given_away).copied().collect();
     context.each(&addresses, |address| {
-        binder.bind(address, |device| apply::decide(context, policy, device, Manner::default()))
+        binder.bind(address, |device| apply::decide(context, policy.decide(device), device, Manner::default()))
     })
 }
 
