@@ -53,7 +53,7 @@ impl<'a> Overrides<'a> {
         let text = match self.may_block {
             true => self.ask(address, &directory),
             false => file::open_at_once(&directory.join(NAME))
-                .and_then(|mut open| file::read_open(&mut open, file::ATTRIBUTE))
+                .and_then(file::read_attribute)
                 .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         };
         match text {
