@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Rules: which devices they are about and what driver these shall have.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,10 @@ const DEEPEST: usize = 64;
 pub struct Policy {
     /// The rules.
     pub rules: Vec<Rule>,
+    /// Where those are that name an address: each of thousands of devices may have its own.
+    by_address: BTreeMap<Address, Vec<usize>>,
+    /// And where the others are.
+    others: Vec<usize>,
 }
 
 /// One `[[device]]` table.
@@ -206,21 +211,34 @@ impl Policy {
         };
         for path in files {
             match read_file(host, &path) {
-                Ok(rules) => policy.rules.extend(rules),
+                Ok(rules) => policy.add(rules),
                 Err(error) => errors.push(error),
             }
         }
         (policy, errors)
     }
 
+    /// Adds rules that are read after those that are there.
+    fn add(&mut self, rules: Vec<Rule>) {
+        for rule in rules {
+            let place = self.rules.len();
+            match rule.selector.address {
+                Some(address) => self.by_address.entry(address).or_default().push(place),
+                None => self.others.push(place),
+            }
+            self.rules.push(rule);
+        }
+    }
+
     /// What it says about a device; `None`: nothing. A rule that names the address outranks those that do not, so that a
     /// choice for one device stands whatever the files are called; among equals the later one wins.
     pub fn decide(&self, device: &Device) -> Option<Decision<'_>> {
-        let about = || self.rules.iter().rev().filter(|rule| rule.selector.holds(device));
-        if let Some(rule) = about().find(|rule| rule.selector.address.is_some()).or(about().next()) {
+        let own = self.by_address.get(&device.address).map_or(&[][..], Vec::as_slice);
+        let mut about = own.iter().rev().chain(self.others.iter().rev()).map(|&place| &self.rules[place]);
+        if let Some(rule) = about.find(|rule| rule.selector.holds(device)) {
             return Some(Decision::Rule(rule));
         }
-        let elsewhere = self.rules.iter().rev().find(|rule| rule.selector.address == Some(device.address))?;
+        let elsewhere = &self.rules[*own.last()?];
         Some(Decision::OtherDevice(elsewhere))
     }
 }
@@ -400,7 +418,9 @@ mod tests {
     }
 
     fn policy(text: &str) -> Policy {
-        Policy { rules: parse(text, Path::new("x.toml")).unwrap() }
+        let mut policy = Policy::default();
+        policy.add(parse(text, Path::new("x.toml")).unwrap());
+        policy
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -65,7 +65,10 @@ impl Node {
     pub fn read(&self, name: &str) -> Result<String, ReadError> {
         // Under another root anything may lie there.
         let path = self.path.join(name);
-        file::open_at_once(&path).and_then(line).map_err(|source| ReadError { path, source })
+        file::open_at_once(&path)
+            .and_then(file::read_attribute)
+            .and_then(line)
+            .map_err(|source| ReadError { path, source })
     }
 
     /// An attribute that a device may lack.
@@ -122,9 +125,14 @@ impl Directory {
 
     /// An attribute, without the newline at its end; `None` where there is none.
     pub fn read_if_there(&self, name: &str) -> Result<Option<String>, ReadError> {
-        let flags = file::AT_ONCE | OFlags::RDONLY | OFlags::CLOEXEC;
-        let read = || line(openat(&self.fd, name, flags, Mode::empty())?);
+        let read = || line(self.bytes(name)?);
         absent_is_none(read().map_err(|source| self.error(name, source)))
+    }
+
+    /// An attribute, whatever is in it.
+    pub fn bytes(&self, name: impl Arg) -> io::Result<Vec<u8>> {
+        let flags = file::AT_ONCE | OFlags::RDONLY | OFlags::CLOEXEC;
+        file::read_attribute(openat(&self.fd, name, flags, Mode::empty())?)
     }
 
     /// The last component of what a link points to, `None` where there is no such link.
@@ -142,8 +150,8 @@ impl Directory {
 }
 
 /// An attribute's text, without the newline at its end.
-fn line(attribute: impl AsFd) -> io::Result<String> {
-    let mut text = file::text(file::read_attribute(attribute)?)?;
+fn line(bytes: Vec<u8>) -> io::Result<String> {
+    let mut text = file::text(bytes)?;
     if text.ends_with('\n') {
         text.pop();
     }
