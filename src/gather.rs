@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -180,7 +181,9 @@ impl<'a> Chooser<'a> {
 /// The answers of a [`Chooser`] for many devices: those that are alike are asked about once, and so is a PF with many VFs.
 pub struct BestOf<'a> {
     chooser: Chooser<'a>,
-    known: BTreeMap<Alike, Option<String>>,
+    /// By PF and modalias: the VFs of one PF are alike, and are found here without looking at more.
+    told: BTreeMap<Option<Address>, BTreeMap<String, Option<Rc<str>>>>,
+    known: BTreeMap<Alike, Option<Rc<str>>>,
     not_up: BTreeMap<Address, Option<String>>,
 }
 
@@ -196,11 +199,24 @@ struct Alike {
 impl<'a> BestOf<'a> {
     /// Answers from `chooser`.
     pub fn new(chooser: Chooser<'a>) -> BestOf<'a> {
-        BestOf { chooser, known: BTreeMap::new(), not_up: BTreeMap::new() }
+        BestOf { chooser, told: BTreeMap::new(), known: BTreeMap::new(), not_up: BTreeMap::new() }
     }
 
-    /// The name of the best driver for a device whose PF, if it has one, is on `pf_driver`.
-    pub fn name(&mut self, device: &Device, pf_driver: Option<&DriverName>) -> Result<Option<String>, ReadError> {
+    /// The name of the best driver for a device whose PF, if it has one, is on `pf_driver`, now as at any time before.
+    pub fn name(&mut self, device: &Device, pf_driver: Option<&DriverName>) -> Result<Option<Rc<str>>, ReadError> {
+        if let Some(name) = self.told.get(&device.pf).and_then(|told| told.get(device.modalias.as_str())) {
+            return Ok(name.clone());
+        }
+        let name = self.name_by_what_counts(device, pf_driver)?;
+        self.told.entry(device.pf).or_default().insert(device.modalias.as_str().to_string(), name.clone());
+        Ok(name)
+    }
+
+    fn name_by_what_counts(
+        &mut self,
+        device: &Device,
+        pf_driver: Option<&DriverName>,
+    ) -> Result<Option<Rc<str>>, ReadError> {
         let not_up = self.not_up(device, pf_driver)?;
         let key = Alike {
             modalias: device.modalias.as_str().to_string(),
@@ -219,7 +235,7 @@ impl<'a> BestOf<'a> {
             None => Position::NotVf { vf: None, can_have_vfs: false },
         };
         let candidates = self.chooser.candidates(&device.modalias, Some(device.address), position)?;
-        let name = verdict::chosen(&candidates).map(|candidate| candidate.name().to_string());
+        let name: Option<Rc<str>> = verdict::chosen(&candidates).map(|candidate| Rc::from(candidate.name()));
         self.known.insert(key, name.clone());
         Ok(name)
     }

@@ -6,7 +6,6 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use toml_parser::lexer::TokenKind;
@@ -31,14 +30,10 @@ const DEEPEST: usize = 64;
 pub struct Policy {
     /// The rules.
     pub rules: Vec<Rule>,
-    index: OnceLock<Index>,
-}
-
-/// Where in the policy the rules are that a device is to be looked for in: there may be thousands, each of one device.
-#[derive(Debug, Default)]
-struct Index {
-    of_address: BTreeMap<Address, Vec<usize>>,
-    without_address: Vec<usize>,
+    /// Where those are that name an address: each of thousands of devices may have its own.
+    by_address: BTreeMap<Address, Vec<usize>>,
+    /// And where the others are.
+    others: Vec<usize>,
 }
 
 /// A policy with one device's own file as it is now.
@@ -228,11 +223,23 @@ impl Policy {
         };
         for path in files {
             match read_file(host, &path) {
-                Ok(rules) => policy.rules.extend(rules),
+                Ok(rules) => policy.add(rules),
                 Err(error) => errors.push(error),
             }
         }
         (policy, errors)
+    }
+
+    /// Adds rules that are read after those that are there.
+    fn add(&mut self, rules: Vec<Rule>) {
+        for rule in rules {
+            let place = self.rules.len();
+            match rule.selector.address {
+                Some(address) => self.by_address.entry(address).or_default().push(place),
+                None => self.others.push(place),
+            }
+            self.rules.push(rule);
+        }
     }
 
     /// The same, but for the one file that the verbs write and remove under the device's lock: that is read anew.
@@ -266,24 +273,11 @@ impl Policy {
     }
 
     fn naming(&self, address: Address) -> impl DoubleEndedIterator<Item = &Rule> + Clone {
-        self.index().of_address.get(&address).into_iter().flatten().map(|&at| &self.rules[at])
+        self.by_address.get(&address).into_iter().flatten().map(|&place| &self.rules[place])
     }
 
     fn without_address(&self) -> impl DoubleEndedIterator<Item = &Rule> + Clone {
-        self.index().without_address.iter().map(|&at| &self.rules[at])
-    }
-
-    fn index(&self) -> &Index {
-        self.index.get_or_init(|| {
-            let mut index = Index::default();
-            for (at, rule) in self.rules.iter().enumerate() {
-                match rule.address() {
-                    Some(address) => index.of_address.entry(address).or_default().push(at),
-                    None => index.without_address.push(at),
-                }
-            }
-            index
-        })
+        self.others.iter().map(|&place| &self.rules[place])
     }
 }
 
@@ -499,7 +493,9 @@ mod tests {
     }
 
     fn policy(text: &str) -> Policy {
-        Policy { rules: parse(text, Path::new("x.toml")).unwrap(), ..Policy::default() }
+        let mut policy = Policy::default();
+        policy.add(parse(text, Path::new("x.toml")).unwrap());
+        policy
     }
 
     #[test]

@@ -156,7 +156,7 @@ pub fn sriov_list(output: Output, pfs: &[PfView]) -> io::Result<()> {
         ]
     };
     let headings = ["PF", "VFS", "TOTAL", "VF IDS", "AUTOPROBE", "DRIVER", "NAME"];
-    output.print(&table::render(&headings, pfs.iter().map(row).collect()))
+    output.print(&table::render(&headings, pfs.iter().map(row)))
 }
 
 /// Shows one PF with its VFs.

@@ -316,7 +316,7 @@ fn attend(request: &Request) -> Answer {
         // Opened without O_CREAT: what the kernel has not made is ENOENT, not EACCES.
         Some(value) => node.write_file(&request.attribute, value).map(|()| String::new()),
         None => file::open_at_once(&path)
-            .and_then(|mut attribute| file::read_open(&mut attribute, file::ATTRIBUTE))
+            .and_then(file::read_attribute)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
     };
     let error = match result {

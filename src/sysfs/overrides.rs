@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::attendant::{Answer, Attendant, AttendantError};
-use super::node::ReadError;
+use super::node::{Directory, ReadError};
 use super::stuck::{self, Waiter};
 use crate::address::Address;
 use crate::catalog::KernelVersion;
-use crate::file;
 use crate::host::Host;
 
 /// The first kernel on which the attribute is read without the device's lock. Some older ones have the change as well, in
@@ -34,6 +33,8 @@ pub struct Overrides<'a> {
     /// What is left of it, for all devices together.
     patience: Duration,
     may_block: bool,
+    /// The directory of all devices, where it is read here.
+    devices: Option<Directory>,
     attendant: Attendant,
 }
 
@@ -52,7 +53,7 @@ impl<'a> Overrides<'a> {
         // Another root's attributes are files, if its /sys is not this kernel's.
         let running = host.running().ok().and_then(|release| KernelVersion::parse(&release));
         let may_block = running.is_none_or(|version| version < NEVER_BLOCKS);
-        Overrides { host, patience, may_block, attendant: Attendant::default() }
+        Overrides { host, patience, may_block, devices: None, attendant: Attendant::default() }
     }
 
     /// A device's override; `None` when unset. An error of kind `TimedOut`: the device's lock is held.
@@ -60,9 +61,7 @@ impl<'a> Overrides<'a> {
         let directory = self.host.device(address);
         let text = match self.may_block {
             true => self.ask(address, &directory),
-            false => file::open_at_once(&directory.join(NAME))
-                .and_then(|mut open| file::read_open(&mut open, file::ATTRIBUTE))
-                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            false => self.read_at_once(address),
         };
         match text {
             Ok(text) => {
@@ -76,6 +75,15 @@ impl<'a> Overrides<'a> {
                 if error.is_absent() { Ok(None) } else { Err(error) }
             }
         }
+    }
+
+    fn read_at_once(&mut self, address: Address) -> io::Result<String> {
+        if self.devices.is_none() {
+            self.devices = Directory::open(self.host.devices()).map_err(|error| error.source)?;
+        }
+        let devices = self.devices.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let bytes = devices.bytes(format!("{address}/{NAME}"))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn ask(&mut self, address: Address, directory: &std::path::Path) -> io::Result<String> {
