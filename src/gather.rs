@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reads what the pure parts decide on: tables and drivers for verdicts, the device's surroundings for plans.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::rc::Rc;
@@ -332,7 +333,8 @@ pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>
 /// then; `patience` is for each of these.
 pub fn vfs(host: &Host, pf: &sysfs::Pf, patience: Duration) -> Result<(Vec<Vf>, Vec<ReadError>), ReadError> {
     let mut overrides = Overrides::new(host, patience);
-    let users = guard::users(host);
+    // Most are with no guest, and then nobody need be looked for.
+    let users = LazyCell::new(|| guard::users(host));
     let (mut vfs, mut errors) = (Vec::with_capacity(pf.vfs.len()), Vec::new());
     for &(number, address) in &pf.vfs {
         // One that goes at this moment is none.

@@ -557,7 +557,7 @@ impl<'a> Job<'a> {
     fn driver(&self) -> Result<Option<DriverName>, StepError> {
         let host = self.setting.host;
         match gather::driver_of(host, self.address)? {
-            None if !host.device(self.address).exists() => Err(StepError::Gone),
+            None if !Device::is_there(host, self.address) => Err(StepError::Gone),
             driver => Ok(driver),
         }
     }

@@ -153,7 +153,7 @@ impl Binder<'_> {
     {
         let context = self.context;
         // A device that is not there needs no lock, nor root, to be told so.
-        if !context.host.device(address).exists() {
+        if !Device::is_there(&context.host, address) {
             context.device(address)?;
         }
         let observe = |address: Address, text: &str| context.observe(address, text);

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::address::Address;
 use crate::apply::{Recoveries, Setting, step_record};
@@ -23,8 +24,12 @@ use crate::report::{Output, PolicyView};
 use crate::sysfs::{self, Device};
 use crate::unfinished::Unfinished;
 
-/// How many devices are worked on at a time: the kernel's probes are what takes long, not we.
-const PARALLEL: usize = 64;
+/// How many devices are worked on at a time: the kernel's probes are what takes long, not we, and each is under the lock of its
+/// device alone. As many processes may wait there for us; these are started one by one as they are wanted.
+const PARALLEL: usize = 256;
+
+/// How many files are open for one device, at most: its lock, twice, the way to whoever makes its calls, what is read of it.
+const FILES: usize = 8;
 
 /// How long a call into the kernel may take, unless the user says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -250,7 +255,7 @@ impl Context {
             }
         };
         thread::scope(|scope| {
-            for _ in 1..addresses.len().min(PARALLEL) {
+            for _ in 1..at_a_time(addresses.len()) {
                 // Where there may be no more threads, there are fewer at work.
                 if thread::Builder::new().spawn_scoped(scope, work_through).is_err() {
                     break;
@@ -303,6 +308,21 @@ impl Context {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
+
+/// How many of so many devices can be worked on at a time: as many as there may be files open for. The usual limit is 1024, and
+/// a process may have more if it asks.
+fn at_a_time(devices: usize) -> usize {
+    let wanted = devices.min(PARALLEL);
+    let limit = getrlimit(Resource::Nofile);
+    let files = |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    if files(limit.current) >= wanted * FILES {
+        return wanted;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        Ok(()) => wanted.min(files(limit.maximum) / FILES),
+        Err(_) => wanted.min(files(limit.current) / FILES),
+    }
+}
 
 /// Addresses without their repetitions, in the order given.
 pub fn distinct(addresses: &[Address]) -> Vec<Address> {

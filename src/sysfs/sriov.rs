@@ -2,7 +2,7 @@
 //! PFs: what they have, and where their VFs are, told by the PF alone. A VF is announced before it is linked to its PF (`drivers/pci/iov.c`,
 //! `pci_iov_add_virtfn`: first `pci_device_add`, then `pci_iov_sysfs_link`), and who hears of it may be faster.
 
-use super::node::{Node, ReadError};
+use super::node::{Directory, Node, ReadError};
 use crate::address::Address;
 use crate::host::Host;
 
@@ -27,10 +27,11 @@ impl Pf {
         let node = Node::new(host.device(address));
         // Kernels before 4.12 have no such attribute, and probe.
         let is_autoprobed = node.read_if_there("sriov_drivers_autoprobe")?.is_none_or(|text| text != "0");
+        let Some(directory) = Directory::open(host.device(address))? else { return Ok(None) };
         let mut vfs = Vec::new();
         for name in node.names_in("")? {
             let Some(number) = vf_number(&name) else { continue };
-            let vf = node.link_name(&name)?.and_then(|target| target.parse().ok());
+            let vf = directory.link_name(&name)?.and_then(|target| target.parse().ok());
             vfs.extend(vf.map(|vf| (number, vf)));
         }
         vfs.sort();
