@@ -484,7 +484,7 @@ impl<'a> Job<'a> {
             Ok(None) => return,
             Err(error) => return self.warnings.push(format!("no native driver was loaded: {error}")),
         };
-        if let Err(error) = modules::load_for_alias(host, &device.modalias, self.setting.timeout) {
+        if let Err(error) = &*modules::load_for_alias(host, &device.modalias, self.setting.timeout) {
             self.warnings.push(format!("no native driver was loaded: {error}"));
         }
     }

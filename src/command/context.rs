@@ -2,6 +2,7 @@
 //! What every verb has: the host, the options, and where to report.
 
 use std::collections::BTreeSet;
+use std::sync::mpsc;
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -25,8 +26,15 @@ use crate::sysfs::{self, Device};
 use crate::unfinished::Unfinished;
 
 /// How many devices are worked on at a time: the kernel's probes are what takes long, not we, and each is under the lock of its
-/// device alone. As many processes may wait there for us; these are started one by one as they are wanted.
-const PARALLEL: usize = 256;
+/// device alone.
+const PARALLEL: usize = 64;
+
+/// How many at most, where none is done for a while: each call that waits in the kernel has a process, so that where calls are
+/// short more of these would cost more than they gain.
+const MOST: usize = 256;
+
+/// That while.
+const STILL: Duration = Duration::from_millis(40);
 
 /// How many files are open for one device, at most: its lock, twice, the way to whoever makes its calls, what is read of it.
 const FILES: usize = 8;
@@ -244,6 +252,8 @@ impl Context {
     {
         let results: Mutex<Vec<Option<DeviceResult>>> = Mutex::new(vec![None; addresses.len()]);
         let queue = Mutex::new(addresses.iter().enumerate());
+        // Told of each device that is done.
+        let (teller, done) = mpsc::channel();
         let work_through = || {
             loop {
                 let next = queue.lock().expect("no thread panics with the queue").next();
@@ -252,13 +262,22 @@ impl Context {
                 self.tell_of_earlier(&mut result);
                 results.lock().expect("no thread panics with the results")[index] = Some(result);
                 self.progress.step();
+                let _ = teller.send(());
             }
         };
+        let most = at_a_time(addresses.len());
         thread::scope(|scope| {
-            for _ in 1..at_a_time(addresses.len()) {
-                // Where there may be no more threads, there are fewer at work.
-                if thread::Builder::new().spawn_scoped(scope, work_through).is_err() {
-                    break;
+            // Where there may be no more threads, there are fewer at work.
+            let start = || thread::Builder::new().spawn_scoped(scope, work_through).is_ok();
+            let mut threads = (1..most.min(PARALLEL)).take_while(|_| start()).count() + 1;
+            let is_waiting = || queue.lock().expect("no thread panics with the queue").len() > 0;
+            while threads < most && is_waiting() {
+                if done.recv_timeout(STILL).is_err() {
+                    let more = (threads..most).take(PARALLEL).take_while(|_| start()).count();
+                    threads += more;
+                    if more == 0 {
+                        break;
+                    }
                 }
             }
             work_through();
@@ -312,7 +331,7 @@ pub struct UsageError(pub String);
 /// How many of so many devices can be worked on at a time: as many as there may be files open for. The usual limit is 1024, and
 /// a process may have more if it asks.
 fn at_a_time(devices: usize) -> usize {
-    let wanted = devices.min(PARALLEL);
+    let wanted = devices.min(MOST);
     let limit = getrlimit(Resource::Nofile);
     let files = |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     if files(limit.current) >= wanted * FILES {
