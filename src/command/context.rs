@@ -22,6 +22,7 @@ use crate::plan::Step;
 use crate::policy::{self, Decision, Policy, PolicyError, Renewed};
 use crate::progress::Progress;
 use crate::report::{Output, PolicyView};
+use crate::sysfs::attendant;
 use crate::sysfs::{self, Device};
 use crate::unfinished::Unfinished;
 
@@ -272,7 +273,8 @@ impl Context {
             let mut threads = (1..most.min(PARALLEL)).take_while(|_| start()).count() + 1;
             let is_waiting = || queue.lock().expect("no thread panics with the queue").len() > 0;
             while threads < most && is_waiting() {
-                if done.recv_timeout(STILL).is_err() {
+                // Where they wait for a processor and not for the kernel, more of them would only wait as well.
+                if done.recv_timeout(STILL).is_err() && attendant::calls() * 2 > threads {
                     let more = (threads..most).take(PARALLEL).take_while(|_| start()).count();
                     threads += more;
                     if more == 0 {

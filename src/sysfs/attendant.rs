@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{self, Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -69,6 +70,9 @@ struct Idle {
 }
 
 static IDLE: Mutex<Idle> = Mutex::new(Idle { channels: Vec::new(), is_starting: false });
+
+/// How many have something to do.
+static BUSY: AtomicUsize = AtomicUsize::new(0);
 
 /// One has nothing to do any more, or is started.
 static CHANGED: Condvar = Condvar::new();
@@ -184,6 +188,27 @@ impl Channel {
     }
 }
 
+/// A call under way, until it is answered or given up on.
+struct Busy;
+
+impl Busy {
+    fn begin() -> Busy {
+        BUSY.fetch_add(1, Ordering::Relaxed);
+        Busy
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        BUSY.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How many calls are under way.
+pub fn calls() -> usize {
+    BUSY.load(Ordering::Relaxed)
+}
+
 impl Attendant {
     /// From now on, every call keeps this lock until it is over, whatever becomes of us.
     pub fn hold(&mut self, lock: OwnedFd) {
@@ -226,6 +251,7 @@ impl Attendant {
         let attribute = attribute.to_string();
         let request = serde_json::to_vec(&Request { directory, attribute, value, device }).map_err(io::Error::from)?;
         let channel = Channel::get()?;
+        let _busy = Busy::begin();
         tell(&channel.socket, &request, self.lock.as_ref())?;
         let begun = Instant::now();
         let limit = begun + timeout;
