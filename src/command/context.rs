@@ -2,7 +2,6 @@
 //! What every verb has: the host, the options, and where to report.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc;
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -30,12 +29,12 @@ use crate::unfinished::Unfinished;
 /// device alone.
 const PARALLEL: usize = 64;
 
-/// How many at most, where none is done for a while: each call that waits in the kernel has a process, so that where calls are
-/// short more of these would cost more than they gain.
+/// How many at most, where most of these are in calls that last: each call has a process, and where calls are short more of
+/// these would cost more than they gain.
 const MOST: usize = 256;
 
-/// That while.
-const STILL: Duration = Duration::from_millis(40);
+/// How often one looks whether they do.
+const GLANCE: Duration = Duration::from_millis(10);
 
 /// How many files are open for one device, at most: its lock, twice, the way to whoever makes its calls, what is read of it.
 const FILES: usize = 8;
@@ -253,8 +252,6 @@ impl Context {
     {
         let results: Mutex<Vec<Option<DeviceResult>>> = Mutex::new(vec![None; addresses.len()]);
         let queue = Mutex::new(addresses.iter().enumerate());
-        // Told of each device that is done.
-        let (teller, done) = mpsc::channel();
         let work_through = || {
             loop {
                 let next = queue.lock().expect("no thread panics with the queue").next();
@@ -263,7 +260,6 @@ impl Context {
                 self.tell_of_earlier(&mut result);
                 results.lock().expect("no thread panics with the results")[index] = Some(result);
                 self.progress.step();
-                let _ = teller.send(());
             }
         };
         let most = at_a_time(addresses.len());
@@ -273,8 +269,8 @@ impl Context {
             let mut threads = (1..most.min(PARALLEL)).take_while(|_| start()).count() + 1;
             let is_waiting = || queue.lock().expect("no thread panics with the queue").len() > 0;
             while threads < most && is_waiting() {
-                // Where they wait for a processor and not for the kernel, more of them would only wait as well.
-                if done.recv_timeout(STILL).is_err() && attendant::calls() * 2 > threads {
+                thread::sleep(GLANCE);
+                if attendant::lasting_calls() * 2 > threads {
                     let more = (threads..most).take(PARALLEL).take_while(|_| start()).count();
                     threads += more;
                     if more == 0 {

@@ -40,6 +40,9 @@ pub const ARGUMENT: &str = "--attend-attributes";
 /// How often one looks whether the user wishes to stop.
 const GLANCE: Duration = Duration::from_millis(100);
 
+/// A call that is not answered by then lasts.
+const A_WHILE: Duration = Duration::from_millis(40);
+
 /// How long the end of those that have nothing to do is waited for.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -71,8 +74,8 @@ struct Idle {
 
 static IDLE: Mutex<Idle> = Mutex::new(Idle { channels: Vec::new(), is_starting: false });
 
-/// How many have something to do.
-static BUSY: AtomicUsize = AtomicUsize::new(0);
+/// How many calls last.
+static LASTING: AtomicUsize = AtomicUsize::new(0);
 
 /// One has nothing to do any more, or is started.
 static CHANGED: Condvar = Condvar::new();
@@ -147,6 +150,10 @@ impl Channel {
         let mut idle = idle();
         loop {
             if let Some(channel) = idle.channels.pop() {
+                // Whoever waits still starts one, unless that is under way.
+                if !idle.is_starting {
+                    CHANGED.notify_one();
+                }
                 return Ok(channel);
             }
             if !idle.is_starting {
@@ -158,7 +165,7 @@ impl Channel {
         drop(idle);
         let opened = Channel::open();
         self::idle().is_starting = false;
-        CHANGED.notify_all();
+        CHANGED.notify_one();
         opened
     }
 
@@ -188,25 +195,25 @@ impl Channel {
     }
 }
 
-/// A call under way, until it is answered or given up on.
-struct Busy;
+/// A call that lasts, until it is answered or given up on.
+struct Lasting;
 
-impl Busy {
-    fn begin() -> Busy {
-        BUSY.fetch_add(1, Ordering::Relaxed);
-        Busy
+impl Lasting {
+    fn begin() -> Lasting {
+        LASTING.fetch_add(1, Ordering::Relaxed);
+        Lasting
     }
 }
 
-impl Drop for Busy {
+impl Drop for Lasting {
     fn drop(&mut self) {
-        BUSY.fetch_sub(1, Ordering::Relaxed);
+        LASTING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// How many calls are under way.
-pub fn calls() -> usize {
-    BUSY.load(Ordering::Relaxed)
+/// How many calls have been in the kernel for a while.
+pub fn lasting_calls() -> usize {
+    LASTING.load(Ordering::Relaxed)
 }
 
 impl Attendant {
@@ -251,18 +258,20 @@ impl Attendant {
         let attribute = attribute.to_string();
         let request = serde_json::to_vec(&Request { directory, attribute, value, device }).map_err(io::Error::from)?;
         let channel = Channel::get()?;
-        let _busy = Busy::begin();
         tell(&channel.socket, &request, self.lock.as_ref())?;
         let begun = Instant::now();
         let limit = begun + timeout;
+        let mut lasting = None;
         loop {
             let wished = interrupt::deadline(begun, self.is_undoing).filter(|wished| *wished < limit);
             let left = wished.unwrap_or(limit).saturating_duration_since(Instant::now());
-            if channel.wait(left.min(GLANCE))? {
+            let glance = if lasting.is_none() { A_WHILE } else { GLANCE };
+            if channel.wait(left.min(glance))? {
                 let answer = channel.answer()?;
                 channel.put_back();
                 return Ok(answer);
             }
+            lasting.get_or_insert_with(Lasting::begin);
             // Not put back: it is left behind.
             if left.is_zero() {
                 let (is_interrupted, pid) = (wished.is_some(), channel.child.id());
