@@ -308,6 +308,7 @@ impl<'a> PfJob<'a> {
         let result = self.control.set_vf_count(self.pf, count);
         self.control.set_timeout(self.setting.timeout);
         let made = Pf::count(self.setting.host, self.pf).map_err(|error| self.unreadable(&error))?;
+        let made = made.ok_or_else(|| self.gone())?;
         self.state.is_remade |= result.is_ok() || made != vfs.len();
         self.state.count = u16::try_from(made).unwrap_or(u16::MAX);
         result.map_err(|error| self.failure(error))?;
@@ -325,9 +326,13 @@ impl<'a> PfJob<'a> {
     fn read(&self) -> Result<Pf, Failure> {
         match Pf::read(self.setting.host, self.pf) {
             Ok(Some(pf)) => Ok(pf),
-            Ok(None) => Err(Failure::plain(Kind::NoDevice, format!("no PCI device {}", self.pf))),
+            Ok(None) => Err(self.gone()),
             Err(error) => Err(self.unreadable(&error)),
         }
+    }
+
+    fn gone(&self) -> Failure {
+        Failure::plain(Kind::NoDevice, format!("no PCI device {}", self.pf))
     }
 
     fn unreadable(&self, error: &ReadError) -> Failure {

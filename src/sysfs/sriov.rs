@@ -38,10 +38,11 @@ impl Pf {
         Ok(Some(Pf { address, range, is_autoprobed, vfs }))
     }
 
-    /// How many VFs there are, by the links to them.
-    pub fn count(host: &Host, address: Address) -> Result<usize, ReadError> {
+    /// How many VFs there are, by the links to them; `None` where there is no device at that address.
+    pub fn count(host: &Host, address: Address) -> Result<Option<usize>, ReadError> {
         let names = Node::new(host.device(address)).names_in("")?;
-        Ok(names.iter().filter(|name| vf_number(name).is_some()).count())
+        let count = names.iter().filter(|name| vf_number(name).is_some()).count();
+        Ok((!names.is_empty()).then_some(count))
     }
 
     /// All PFs, in bus order.
