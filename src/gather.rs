@@ -142,7 +142,7 @@ impl<'a> Chooser<'a> {
             return Ok(known.clone());
         }
         let mut native = Native::Unknown;
-        for name in &variant.pf_modules {
+        for name in variant.pf_modules.iter() {
             let module: ModuleName = name.parse().expect("a name of the catalogue");
             // The tables could be read a moment ago. What has none is built into a kernel that does not say.
             let table = modules::native_table(self.host, &self.tables.release, &module).unwrap_or_default();

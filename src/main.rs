@@ -7,8 +7,7 @@ use std::process::{self, ExitCode};
 
 use anstream::eprintln;
 use clap::Parser;
-use vfioctl::cli::Cli;
-use vfioctl::cli::driverctl;
+use vfioctl::cli::{Cli, driverctl};
 use vfioctl::command;
 use vfioctl::printable::{is_plain, printable, printable_lines};
 use vfioctl::privilege;
@@ -43,7 +42,7 @@ fn main() -> ExitCode {
     }
     let typed = match driverctl::is_our_name() {
         true => driverctl::Standalone::try_parse().map(Cli::from),
-        false => Cli::try_parse(),
+        false => Cli::parse_typed(std::env::args_os()),
     };
     let cli = typed.unwrap_or_else(|error| refuse(&error));
     let result = command::run(cli);
