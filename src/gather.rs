@@ -32,8 +32,11 @@ pub struct Chooser<'a> {
     /// come since is found when it is to be loaded, and one that has gone when its driver is to take a device.
     known: Mutex<BTreeMap<ModuleName, (Option<DriverName>, ModuleState)>>,
     /// Of PFs, with the driver that each was on. Whether one is up shows in its directory, which names all its VFs.
-    not_up: Mutex<BTreeMap<(Address, Option<DriverName>), Option<String>>>,
+    not_up: Mutex<BTreeMap<OnDriver, Option<String>>>,
 }
+
+/// A PF and the driver it is on.
+type OnDriver = (Address, Option<DriverName>);
 
 impl<'a> Chooser<'a> {
     /// Reads the tables.
