@@ -4,10 +4,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// The most that is read of a file of settings: a policy of ten thousand devices is a tenth of it.
 pub const SETTINGS: u64 = 16 << 20;
@@ -17,6 +20,9 @@ pub const TABLE: u64 = 256 << 20;
 
 /// The most that is read of an attribute of sysfs: the kernel's own text attributes are a page at most.
 pub const ATTRIBUTE: u64 = 1 << 20;
+
+/// How much of an attribute is read at a time.
+const PAGE: usize = 4096;
 
 /// Opens a regular file, and nothing else; links are followed.
 pub fn open(path: &Path) -> io::Result<File> {
@@ -45,9 +51,12 @@ fn too_long(limit: u64) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {limit} bytes"))
 }
 
+/// What keeps opening from waiting for anybody.
+pub const AT_ONCE: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
+
 /// Opens whatever is there without waiting for anybody.
 pub fn open_at_once(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32).open(path)
+    OpenOptions::new().read(true).custom_flags(AT_ONCE.bits() as i32).open(path)
 }
 
 fn check_regular(data: &fs::Metadata) -> io::Result<()> {
@@ -80,6 +89,26 @@ pub fn read_open(file: &mut File, limit: u64) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Reads an attribute of sysfs, or what lies in its place. The kernel gives what it has in one go, so that a page that is not
+/// filled is the end (`fs/kernfs/file.c`; of a file elsewhere that is true as well), which need not be asked for.
+pub fn read_attribute(file: impl AsFd) -> io::Result<Vec<u8>> {
+    let mut page = [MaybeUninit::uninit(); PAGE];
+    let mut bytes = Vec::new();
+    loop {
+        let (read, _) = match rustix::io::read(&file, &mut page[..]) {
+            Err(Errno::INTR) => continue,
+            read => read?,
+        };
+        bytes.extend_from_slice(read);
+        if bytes.len() as u64 > ATTRIBUTE {
+            return Err(too_long(ATTRIBUTE));
+        }
+        if read.len() < PAGE {
+            return Ok(bytes);
+        }
+    }
+}
+
 /// Bytes as text.
 pub fn text(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
@@ -109,11 +138,19 @@ mod tests {
         }
         assert_eq!(read(&path("dangling"), 4).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(read(root.path(), 4).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        for (length, text) in [(0, ""), (54, "a"), (PAGE, "b"), (PAGE + 1, "c"), (3 * PAGE, "d")] {
+            let expected = text.repeat(length);
+            fs::write(path("attribute"), &expected).unwrap();
+            assert_eq!(read_attribute(open_at_once(&path("attribute")).unwrap()).unwrap(), expected.as_bytes());
+        }
+        let endless = read_attribute(open_at_once(&path("device")).unwrap()).unwrap_err();
+        assert_eq!(endless.kind(), io::ErrorKind::FileTooLarge);
         for name in ["device", "fifo"] {
             assert_eq!(read(&path(name), 4).unwrap_err().to_string(), "not a regular file", "{name}");
         }
         assert!(read(&path("loop"), 4).is_err());
         // Nobody writes to it, and it is not waited for.
         assert_eq!(read_open(&mut open_at_once(&path("fifo")).unwrap(), 4).unwrap(), b"");
+        assert_eq!(read_attribute(open_at_once(&path("fifo")).unwrap()).unwrap(), b"");
     }
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reads what the pure parts decide on: tables and drivers for verdicts, the device's surroundings for plans.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -26,12 +28,21 @@ pub struct Chooser<'a> {
     modules: Option<Modules<'a>>,
     /// By the PF's modalias: the tables are long, and many VFs may ask the same.
     natives: Mutex<BTreeMap<String, Native>>,
+    /// Of modules that matched: what is said of one is as it was when it was first asked about, like the tables. One that has
+    /// come since is found when it is to be loaded, and one that has gone when its driver is to take a device.
+    known: Mutex<BTreeMap<ModuleName, (Option<DriverName>, ModuleState)>>,
+    /// Of PFs, with the driver that each was on. Whether one is up shows in its directory, which names all its VFs.
+    not_up: Mutex<BTreeMap<OnDriver, Option<String>>>,
 }
+
+/// A PF and the driver it is on.
+type OnDriver = (Address, Option<DriverName>);
 
 impl<'a> Chooser<'a> {
     /// Reads the tables.
     pub fn new(host: &'a Host) -> Result<Chooser<'a>, TableError> {
-        Ok(Chooser { host, tables: Tables::read(host)?, modules: None, natives: Mutex::default() })
+        let (natives, known, not_up) = Default::default();
+        Ok(Chooser { host, tables: Tables::read(host)?, modules: None, natives, known, not_up })
     }
 
     /// Reads also what modules there are: what an alias names need not be there. Left out where a name is all that is
@@ -43,7 +54,23 @@ impl<'a> Chooser<'a> {
 
     /// How a module stands, as far as that was asked for.
     pub fn state(&self, module: &ModuleName) -> ModuleState {
+        let known = self.known.lock().expect("no thread panics with the answers").get(module).map(|(_, state)| *state);
+        known.unwrap_or_else(|| self.state_now(module))
+    }
+
+    fn state_now(&self, module: &ModuleName) -> ModuleState {
         self.modules.as_ref().map_or(ModuleState::Installed, |modules| modules.state(module))
+    }
+
+    /// A module's driver, and how it stands.
+    fn known(&self, module: &ModuleName) -> Result<(Option<DriverName>, ModuleState), ReadError> {
+        let mut all = self.known.lock().expect("no thread panics with the answers");
+        if let Some(known) = all.get(module) {
+            return Ok(known.clone());
+        }
+        let found = (self.tables.driver(self.host, module)?, self.state_now(module));
+        all.insert(module.clone(), found.clone());
+        Ok(found)
     }
 
     /// Do the tables name devices that it takes as a VFIO driver?
@@ -87,7 +114,14 @@ impl<'a> Chooser<'a> {
         let mut pf = Pf { address, driver, not_up: None, native: Native::Unknown, vfs: 0 };
         let name = pf.driver.as_ref().map(DriverName::as_str);
         match made_for_it.filter(|made| !made.pf_drivers.is_empty()) {
-            Some(made) if made.is_served_by(name) => pf.not_up = not_up(self.host, address, made)?,
+            Some(made) if made.is_served_by(name) => {
+                let key = (address, pf.driver.clone());
+                let mut known = self.not_up.lock().expect("no thread panics with the answers");
+                pf.not_up = match known.get(&key) {
+                    Some(known) => known.clone(),
+                    None => known.entry(key).or_insert(not_up(self.host, address, made)?).clone(),
+                };
+            }
             Some(made) => {
                 pf.native = self.native(address, made)?;
                 // Not by `sriov_numvfs`, which waits for the PF's lock (`drivers/pci/iov.c`, `sriov_numvfs_show`).
@@ -102,10 +136,12 @@ impl<'a> Chooser<'a> {
 
     /// Which driver a PF could be on for the sake of its VFs' variant.
     fn native(&self, pf: Address, variant: &Driver) -> Result<Native, ReadError> {
-        let Some(pf) = Device::read(self.host, pf)? else { return Ok(Native::Unknown) };
-        let modalias = pf.modalias.as_str();
+        // All of it would be read with its VFs, for each of these.
+        let Some(modalias) = Node::new(self.host.device(pf)).read_if_there("modalias")? else {
+            return Ok(Native::Unknown);
+        };
         let mut natives = self.natives.lock().expect("no thread panics with the answers");
-        if let Some(known) = natives.get(modalias) {
+        if let Some(known) = natives.get(&modalias) {
             return Ok(known.clone());
         }
         let mut native = Native::Unknown;
@@ -113,7 +149,7 @@ impl<'a> Chooser<'a> {
             let module: ModuleName = name.parse().expect("a name of the catalogue");
             // The tables could be read a moment ago. What has none is built into a kernel that does not say.
             let table = modules::native_table(self.host, &self.tables.release, &module).unwrap_or_default();
-            if table.iter().any(|pattern| pattern.matches(modalias)) {
+            if table.iter().any(|pattern| pattern.matches(&modalias)) {
                 native = Native::Module(module);
                 break;
             }
@@ -121,17 +157,18 @@ impl<'a> Chooser<'a> {
                 native = Native::Unlisted;
             }
         }
-        natives.insert(modalias.to_string(), native.clone());
+        natives.insert(modalias, native.clone());
         Ok(native)
     }
 
     fn module_facts(&self, matches: &[Match]) -> Result<ModuleFacts, ReadError> {
         let mut facts = ModuleFacts::default();
         for found in matches {
-            if let Some(driver) = self.tables.driver(self.host, &found.module)? {
+            let (driver, state) = self.known(&found.module)?;
+            if let Some(driver) = driver {
                 facts.drivers.insert(found.module.clone(), driver);
             }
-            if self.state(&found.module) == ModuleState::Missing {
+            if state == ModuleState::Missing {
                 facts.missing.insert(found.module.clone());
             }
             // A blacklist keeps a module from being loaded; one that is in is in.
@@ -148,7 +185,9 @@ impl<'a> Chooser<'a> {
 /// The answers of a [`Chooser`] for many devices: those that are alike are asked about once, and so is a PF with many VFs.
 pub struct BestOf<'a> {
     chooser: Chooser<'a>,
-    known: BTreeMap<Alike, Option<String>>,
+    /// By PF and modalias: the VFs of one PF are alike, and are found here without looking at more.
+    told: BTreeMap<Option<Address>, BTreeMap<String, Option<Rc<str>>>>,
+    known: BTreeMap<Alike, Option<Rc<str>>>,
     not_up: BTreeMap<Address, Option<String>>,
 }
 
@@ -164,11 +203,24 @@ struct Alike {
 impl<'a> BestOf<'a> {
     /// Answers from `chooser`.
     pub fn new(chooser: Chooser<'a>) -> BestOf<'a> {
-        BestOf { chooser, known: BTreeMap::new(), not_up: BTreeMap::new() }
+        BestOf { chooser, told: BTreeMap::new(), known: BTreeMap::new(), not_up: BTreeMap::new() }
     }
 
-    /// The name of the best driver for a device whose PF, if it has one, is on `pf_driver`.
-    pub fn name(&mut self, device: &Device, pf_driver: Option<&DriverName>) -> Result<Option<String>, ReadError> {
+    /// The name of the best driver for a device whose PF, if it has one, is on `pf_driver`, now as at any time before.
+    pub fn name(&mut self, device: &Device, pf_driver: Option<&DriverName>) -> Result<Option<Rc<str>>, ReadError> {
+        if let Some(name) = self.told.get(&device.pf).and_then(|told| told.get(device.modalias.as_str())) {
+            return Ok(name.clone());
+        }
+        let name = self.name_by_what_counts(device, pf_driver)?;
+        self.told.entry(device.pf).or_default().insert(device.modalias.as_str().to_string(), name.clone());
+        Ok(name)
+    }
+
+    fn name_by_what_counts(
+        &mut self,
+        device: &Device,
+        pf_driver: Option<&DriverName>,
+    ) -> Result<Option<Rc<str>>, ReadError> {
         let not_up = self.not_up(device, pf_driver)?;
         let key = Alike {
             modalias: device.modalias.as_str().to_string(),
@@ -187,7 +239,7 @@ impl<'a> BestOf<'a> {
             None => Position::NotVf { vf: None, can_have_vfs: false },
         };
         let candidates = self.chooser.candidates(&device.modalias, Some(device.address), position)?;
-        let name = verdict::chosen(&candidates).map(|candidate| candidate.name().to_string());
+        let name: Option<Rc<str>> = verdict::chosen(&candidates).map(|candidate| Rc::from(candidate.name()));
         self.known.insert(key, name.clone());
         Ok(name)
     }
@@ -263,8 +315,10 @@ pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>
         }
     }
     let vfio_devices = Device::vfio_devices(host, device.address)?;
-    let is_vfio_device = !vfio_devices.is_empty() || Device::is_vfio_device(host, device.address)?;
-    let unsafe_mode = host.module(&vfio()).join("parameters/enable_unsafe_noiommu_mode");
+    // Without a driver there is nobody who could have made one of it, whatever the kernel shows.
+    let is_asked = vfio_devices.is_empty() && device.driver.is_some();
+    let is_vfio_device = !vfio_devices.is_empty() || is_asked && Device::is_vfio_device(host, device.address)?;
+    let is_unsafe = || fs::read(host.module(&vfio()).join("parameters/enable_unsafe_noiommu_mode"));
     Ok(Facts {
         driver_override,
         is_vfio_device,
@@ -273,7 +327,7 @@ pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>
         siblings,
         holders: Vec::new(),
         findings: Vec::new(),
-        may_lack_iommu: fs::read(unsafe_mode).is_ok_and(|text| text.starts_with(b"Y")),
+        may_lack_iommu: device.iommu_group.is_none() && is_unsafe().is_ok_and(|text| text.starts_with(b"Y")),
         device,
     })
 }
@@ -282,7 +336,8 @@ pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>
 /// then; `patience` is for each of these.
 pub fn vfs(host: &Host, pf: &sysfs::Pf, patience: Duration) -> Result<(Vec<Vf>, Vec<ReadError>), ReadError> {
     let mut overrides = Overrides::new(host, patience);
-    let users = guard::users(host);
+    // Most are with no guest, and then nobody need be looked for.
+    let users = LazyCell::new(|| guard::users(host));
     let (mut vfs, mut errors) = (Vec::with_capacity(pf.vfs.len()), Vec::new());
     for &(number, address) in &pf.vfs {
         // One that goes at this moment is none.

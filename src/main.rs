@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     // Not commands of the user's, and no argument parser's work.
     let word = std::env::args_os().nth(1);
     let served = match word.as_ref().and_then(|word| word.to_str()) {
-        Some(attendant::ARGUMENT) => Some(attendant::serve(io::stdin(), io::stdout().lock())),
+        Some(attendant::ARGUMENT) => Some(attendant::serve(io::stdin())),
         Some(prober::ARGUMENT) => Some(prober::serve(io::stdin().lock(), io::stdout().lock())),
         _ => None,
     };

@@ -4,6 +4,9 @@
 
 /// One line of text: what does not show, or shows elsewhere, is replaced, line breaks as well.
 pub fn printable(text: &str) -> String {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_string();
+    }
     text.chars().map(|c| if is_plain(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 

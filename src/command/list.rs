@@ -2,6 +2,7 @@
 //! `vfioctl list`.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -22,28 +23,37 @@ pub const PATIENCE: Duration = Duration::from_millis(500);
 /// Lists devices.
 pub fn run(context: &Context, options: &List) -> Result<u8> {
     let devices = context.list()?;
-    let drivers: BTreeMap<Address, Option<DriverName>> =
-        devices.iter().map(|device| (device.address, device.driver.clone())).collect();
+    let driver = |address: Address| {
+        let found = devices.binary_search_by_key(&address, |device| device.address).ok()?;
+        devices[found].driver.as_ref()
+    };
     let mut best = BestOf::new(context.chooser()?);
     let (policy, _) = context.policy();
     let names = Database::open();
+    let mut known: BTreeMap<&str, Option<Rc<str>>> = BTreeMap::new();
     let unfinished = Unfinished::addresses(&context.host);
-    let mut overrides = Overrides::new(&context.host, PATIENCE);
+    // Columns have no room for them, and on older kernels to read one may take the device's lock.
+    let mut overrides = context.output.is_json.then(|| Overrides::new(&context.host, PATIENCE));
 
     let mut views = Vec::new();
     for device in devices.iter().filter(|device| is_wanted(options, device)) {
         if options.vfio && !(device.driver.is_some() && Device::is_vfio_device(&context.host, device.address)?) {
             continue;
         }
-        let pf_driver = device.pf.and_then(|pf| drivers.get(&pf)?.as_ref());
-        let best = best.name(device, pf_driver)?;
-        let name = names.look_up(&device.modalias).device;
-        let driver_override = overrides.read(device.address).unwrap_or_else(|error| {
-            context.output.warn(&error.to_string());
-            None
+        let best = best.name(device, device.pf.and_then(driver))?;
+        let name = known.entry(device.modalias.as_str()).or_insert_with(|| {
+            let name = names.look_up(&device.modalias).device;
+            name.map(Rc::from)
         });
-        let verb = unfinished.contains(&device.address).then(|| context.unfinished(device.address)).flatten();
-        let view = DeviceView::new(device, driver_override, name, best, policy_view(&policy, device));
+        let driver_override = overrides.as_mut().and_then(|overrides| {
+            overrides.read(device.address).unwrap_or_else(|error| {
+                context.output.warn(&error.to_string());
+                None
+            })
+        });
+        let is_begun = unfinished.binary_search(&device.address).is_ok();
+        let verb = is_begun.then(|| context.unfinished(device.address)).flatten();
+        let view = DeviceView::new(device, driver_override, name.clone(), best, policy_view(policy, device));
         views.push(view.with_unfinished(verb));
     }
     report::list(context.output, &views)?;

@@ -2,6 +2,7 @@
 //! `vfioctl show`.
 
 use std::io::ErrorKind;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -30,16 +31,16 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
     let candidates = context.chooser()?.with_modules().for_device(&device)?;
     let (policy, _) = context.policy();
     let names = Database::open().look_up(&device.modalias);
-    let best = verdict::chosen(&candidates).map(|candidate| candidate.name().to_string());
+    let best = verdict::chosen(&candidates).map(|candidate| Rc::from(candidate.name()));
     let pf_driver = match device.pf {
         Some(pf) => gather::driver_of(&context.host, pf)?,
         None => None,
     };
     let class_name = names.class.unwrap_or_else(|| class::name(&device.modalias.class()).to_string());
-    let policy = policy_view(&policy, &device);
+    let policy = policy_view(policy, &device);
     let (driver_override, is_locked) = driver_override(context, address)?;
     let facts = gather::with_users(&context.host, gather::surroundings(&context.host, device, driver_override)?, &[])?;
-    let view = DeviceView::new(&facts.device, facts.driver_override.clone(), names.device, best, policy)
+    let view = DeviceView::new(&facts.device, facts.driver_override.clone(), names.device.map(Rc::from), best, policy)
         .with_unfinished(context.unfinished(address));
     // A sibling's driver may have opened the group of a device that is on none.
     let nodes = match facts.is_vfio_device {

@@ -35,12 +35,16 @@ const INTERFACE: usize = 51;
 const PLACES: [(usize, usize); fields::FIELDS] =
     [(VENDOR, 8), (DEVICE, 8), (SUBVENDOR, 8), (SUBDEVICE, 8), (CLASS, 2), (SUBCLASS, 2), (INTERFACE, 2)];
 
+/// How it is written, `X` being a digit.
+const SHAPE: &[u8] = b"pci:vXXXXXXXXdXXXXXXXXsvXXXXXXXXsdXXXXXXXXbcXXscXXiXX";
+
 /// Seven fields of upper-case hex digits, as wide as the kernel prints them.
 fn is_modalias(text: &str) -> bool {
-    let is_hex = |field: &str| field.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
-    fields::split(&format!("vfio_{text}")).is_some_and(|fields| {
-        fields.iter().zip(PLACES).all(|(field, (_, width))| field.len() == width && is_hex(field))
-    })
+    let fits = |(byte, place): (u8, &u8)| match place {
+        b'X' => byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte),
+        _ => byte == *place,
+    };
+    text.len() == SHAPE.len() && text.bytes().zip(SHAPE).all(fits)
 }
 
 /// The same with the digits in upper case; `None` where there is no digit in lower case, or the text is too short.

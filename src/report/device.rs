@@ -2,8 +2,9 @@
 //! Devices: the list, and one in full.
 
 use std::io;
+use std::rc::Rc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{BAD, BOLD, DOUBT, GOOD, Output, printable, styled, table};
 use crate::address::Address;
@@ -17,27 +18,63 @@ use crate::sysfs::Device;
 use crate::verdict::{Candidate, Verdict};
 use crate::vfio::nodes::Nodes;
 
-/// A device as every command shows it.
-#[derive(Serialize, Debug)]
-pub struct DeviceView {
+/// A device as every command shows it. Of thousands of devices each has one: what they have in common is there once.
+#[derive(Debug)]
+pub struct DeviceView<'a> {
+    device: &'a Device,
+    name: Option<Rc<str>>,
+    driver_override: Option<String>,
+    best: Option<Rc<str>>,
+    policy: Option<Box<PolicyView>>,
+    unfinished: Option<String>,
+}
+
+/// As it is written.
+#[derive(Serialize)]
+struct Written<'a> {
     address: Address,
     vendor: String,
     device: String,
     subsystem_vendor: String,
     subsystem_device: String,
     class: String,
-    modalias: String,
-    name: Option<String>,
-    driver: Option<DriverName>,
-    driver_override: Option<String>,
+    modalias: &'a str,
+    name: Option<&'a str>,
+    driver: Option<&'a DriverName>,
+    driver_override: Option<&'a str>,
     iommu_group: Option<u32>,
     pf: Option<Address>,
-    vfs: Option<Vec<Address>>,
-    best: Option<String>,
-    policy: Option<PolicyView>,
+    vfs: Option<&'a [Address]>,
+    best: Option<&'a str>,
+    policy: Option<&'a PolicyView>,
     /// The verb of an earlier run that was killed at it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    unfinished: Option<String>,
+    unfinished: Option<&'a str>,
+}
+
+impl Serialize for DeviceView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Device { address, modalias, driver, iommu_group, pf, vfs } = self.device;
+        let written = Written {
+            address: *address,
+            vendor: modalias.vendor(),
+            device: modalias.device(),
+            subsystem_vendor: modalias.subsystem_vendor(),
+            subsystem_device: modalias.subsystem_device(),
+            class: modalias.class(),
+            modalias: modalias.as_str(),
+            name: self.name.as_deref(),
+            driver: driver.as_ref(),
+            driver_override: self.driver_override.as_deref(),
+            iommu_group: *iommu_group,
+            pf: *pf,
+            vfs: Some(vfs.as_slice()).filter(|vfs| !vfs.is_empty()),
+            best: self.best.as_deref(),
+            policy: self.policy.as_deref(),
+            unfinished: self.unfinished.as_deref(),
+        };
+        written.serialize(serializer)
+    }
 }
 
 /// What the policy says about a device.
@@ -59,58 +96,43 @@ pub struct PolicyView {
     pub prepare: Option<Recipe>,
 }
 
-impl DeviceView {
+impl<'a> DeviceView<'a> {
     /// A device, its override, its name, its best driver and its policy.
     pub fn new(
-        device: &Device,
+        device: &'a Device,
         driver_override: Option<String>,
-        name: Option<String>,
-        best: Option<String>,
+        name: Option<Rc<str>>,
+        best: Option<Rc<str>>,
         policy: Option<PolicyView>,
-    ) -> DeviceView {
-        let modalias = &device.modalias;
-        DeviceView {
-            address: device.address,
-            vendor: modalias.vendor(),
-            device: modalias.device(),
-            subsystem_vendor: modalias.subsystem_vendor(),
-            subsystem_device: modalias.subsystem_device(),
-            class: modalias.class(),
-            modalias: modalias.as_str().to_string(),
-            name,
-            driver: device.driver.clone(),
-            driver_override,
-            iommu_group: device.iommu_group,
-            pf: device.pf,
-            vfs: (!device.vfs.is_empty()).then(|| device.vfs.clone()),
-            best,
-            policy,
-            unfinished: None,
-        }
+    ) -> DeviceView<'a> {
+        DeviceView { device, driver_override, name, best, policy: policy.map(Box::new), unfinished: None }
     }
 
     /// The same device, at which an earlier run was killed, if one was.
-    pub fn with_unfinished(self, verb: Option<String>) -> DeviceView {
+    pub fn with_unfinished(self, verb: Option<String>) -> DeviceView<'a> {
         DeviceView { unfinished: verb, ..self }
     }
 
     fn is_on_best(&self) -> bool {
-        self.driver.is_some() && self.driver.as_ref().map(DriverName::as_str) == self.best.as_deref()
+        self.device.driver.is_some() && self.device.driver.as_ref().map(DriverName::as_str) == self.best.as_deref()
     }
 
     /// The name, or the ids of what has none.
     fn label(&self) -> String {
-        printable(self.name.as_deref().unwrap_or(&format!("{}:{}", self.vendor, self.device)))
+        match &self.name {
+            Some(name) => printable(name),
+            None => format!("{}:{}", self.device.modalias.vendor(), self.device.modalias.device()),
+        }
     }
 }
 
 #[derive(Serialize)]
 struct Devices<'a> {
-    devices: &'a [DeviceView],
+    devices: &'a [DeviceView<'a>],
 }
 
 /// Shows a list.
-pub fn list(output: Output, devices: &[DeviceView]) -> io::Result<()> {
+pub fn list(output: Output, devices: &[DeviceView<'_>]) -> io::Result<()> {
     if output.is_json {
         return output.print_json("list", Devices { devices });
     }
@@ -121,39 +143,33 @@ pub fn list(output: Output, devices: &[DeviceView]) -> io::Result<()> {
     }
     headings.push("NAME");
     let dash = || "-".to_string();
-    let rows = devices
-        .iter()
-        .map(|device| {
-            let driver = device.driver.as_ref().map_or_else(dash, DriverName::to_string);
-            let driver = if device.is_on_best() { styled(GOOD, &driver) } else { driver };
-            let mut row = vec![
-                device.address.to_string(),
-                class::name(&device.class).to_string(),
-                device.iommu_group.map_or_else(dash, |group| group.to_string()),
-                driver,
-                device.best.as_deref().map_or_else(dash, printable),
-            ];
-            if has_policy {
-                row.push(
-                    device
-                        .policy
-                        .as_ref()
-                        .filter(|policy| policy.mismatch.is_none())
-                        .map_or_else(dash, |p| p.driver.to_string()),
-                );
-            }
-            row.push(device.label());
-            row
-        })
-        .collect();
+    let row = |view: &DeviceView| {
+        let device = view.device;
+        let driver = device.driver.as_ref().map_or_else(dash, DriverName::to_string);
+        let driver = if view.is_on_best() { styled(GOOD, &driver) } else { driver };
+        let mut row = vec![
+            device.address.to_string(),
+            class::name(&device.modalias.class()).to_string(),
+            device.iommu_group.map_or_else(dash, |group| group.to_string()),
+            driver,
+            view.best.as_deref().map_or_else(dash, printable),
+        ];
+        if has_policy {
+            let policy = view.policy.as_ref().filter(|policy| policy.mismatch.is_none());
+            row.push(policy.map_or_else(dash, |policy| policy.driver.to_string()));
+        }
+        row.push(view.label());
+        row
+    };
+    let rows = devices.iter().map(row);
     output.print(&table::render(&headings, rows))
 }
 
 /// A device and its surroundings.
 #[derive(Serialize, Debug)]
-pub struct ShowView {
+pub struct ShowView<'a> {
     /// The device.
-    pub device: DeviceView,
+    pub device: DeviceView<'a>,
     /// Its class in words.
     pub class_name: String,
     /// The driver of its PF.
@@ -198,32 +214,36 @@ pub struct Blocker {
 }
 
 /// Shows one device in full.
-pub fn show(output: Output, view: &ShowView) -> io::Result<()> {
+pub fn show(output: Output, view: &ShowView<'_>) -> io::Result<()> {
     if output.is_json {
         return output.print_json("show", view);
     }
-    let device = &view.device;
+    let (shown, device) = (&view.device, view.device.device);
+    let modalias = &device.modalias;
     let none = || "none".to_string();
     let mut rows: Vec<(&str, String)> = vec![
         (
             "ids",
             format!(
                 "{}:{}, subsystem {}:{}",
-                device.vendor, device.device, device.subsystem_vendor, device.subsystem_device
+                modalias.vendor(),
+                modalias.device(),
+                modalias.subsystem_vendor(),
+                modalias.subsystem_device()
             ),
         ),
-        ("class", format!("{} {}", device.class, printable(&view.class_name))),
-        ("modalias", device.modalias.clone()),
+        ("class", format!("{} {}", modalias.class(), printable(&view.class_name))),
+        ("modalias", modalias.as_str().to_string()),
         ("driver", device.driver.as_ref().map_or_else(none, DriverName::to_string)),
-        ("override", device.driver_override.as_deref().map_or_else(none, printable)),
-        ("policy", device.policy.as_ref().map_or_else(none, policy_text)),
+        ("override", shown.driver_override.as_deref().map_or_else(none, printable)),
+        ("policy", shown.policy.as_deref().map_or_else(none, policy_text)),
     ];
     if let Some(pf) = device.pf {
         let driver = view.pf_driver.as_ref().map_or_else(|| "no driver".to_string(), DriverName::to_string);
         rows.push(("VF of", format!("{pf}, on {driver}")));
     }
-    if let Some(vfs) = &device.vfs {
-        rows.push(("VFs", join(vfs)));
+    if !device.vfs.is_empty() {
+        rows.push(("VFs", join(&device.vfs)));
     }
     rows.push(("IOMMU group", view.group.as_ref().map_or_else(none, |group| group_text(group, device.address))));
     if !view.nodes.is_empty() {
@@ -237,7 +257,7 @@ pub fn show(output: Output, view: &ShowView) -> io::Result<()> {
         let name = if index == 0 { "in use" } else { "" };
         rows.push((name, format!("{} ({})", printable(&finding.message), finding.used_as.name())));
     }
-    let mut text = format!("{BOLD}{}{BOLD:#}  {}\n", device.address, device.label());
+    let mut text = format!("{BOLD}{}{BOLD:#}  {}\n", device.address, shown.label());
     for (name, value) in rows {
         text.push_str(&format!("  {name:<12} {value}\n"));
     }

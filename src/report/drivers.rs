@@ -46,26 +46,23 @@ pub fn drivers(output: Output, release: &str, drivers: &[DriverView], summary: O
     if output.is_json {
         return output.print_json("drivers", Drivers { release, drivers, summary });
     }
-    let rows = drivers
-        .iter()
-        .map(|driver| {
-            let (style, word) = match driver.state {
-                ModuleState::Loaded => (GOOD, "loaded"),
-                ModuleState::BuiltIn => (GOOD, "built in"),
-                ModuleState::Installed => (DOUBT, "installed"),
-                ModuleState::Unknown => (DOUBT, "unknown"),
-                ModuleState::Missing if driver.is_known => (DIM, "missing"),
-                ModuleState::Missing => (BAD, "missing"),
-            };
-            let about = driver.remark.as_ref().or(driver.title.as_ref());
-            vec![
-                driver.driver.clone().unwrap_or_else(|| driver.module.clone()),
-                styled(style, word),
-                if driver.devices.is_empty() { "-".to_string() } else { driver.devices.len().to_string() },
-                about.cloned().unwrap_or_default(),
-            ]
-        })
-        .collect();
+    let rows = drivers.iter().map(|driver| {
+        let (style, word) = match driver.state {
+            ModuleState::Loaded => (GOOD, "loaded"),
+            ModuleState::BuiltIn => (GOOD, "built in"),
+            ModuleState::Installed => (DOUBT, "installed"),
+            ModuleState::Unknown => (DOUBT, "unknown"),
+            ModuleState::Missing if driver.is_known => (DIM, "missing"),
+            ModuleState::Missing => (BAD, "missing"),
+        };
+        let about = driver.remark.as_ref().or(driver.title.as_ref());
+        vec![
+            driver.driver.clone().unwrap_or_else(|| driver.module.clone()),
+            styled(style, word),
+            if driver.devices.is_empty() { "-".to_string() } else { driver.devices.len().to_string() },
+            about.cloned().unwrap_or_default(),
+        ]
+    });
     let mut text = table::render(&["DRIVER", "STATE", "BOUND", "ABOUT"], rows);
     if let Some(summary) = summary {
         text.push_str(&format!("\n{summary}\n"));

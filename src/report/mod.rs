@@ -12,7 +12,8 @@ mod results;
 mod sriov;
 mod table;
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
+use std::iter;
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
@@ -84,15 +85,21 @@ impl Output {
 
     /// Writes to standard output. Colour is taken out where it is not wanted.
     fn print(self, text: &str) -> io::Result<()> {
-        let mut stdout = AutoStream::new(io::stdout().lock(), self.choice());
-        unless_unread(stdout.write_all(steady(text).as_bytes()).and_then(|()| stdout.flush()))
+        let mut stdout = io::stdout().lock();
+        let is_styled = match self.choice() {
+            anstream::ColorChoice::Auto => AutoStream::choice(&stdout) != anstream::ColorChoice::Never,
+            choice => choice != anstream::ColorChoice::Never,
+        };
+        // Not as a whole, which would be there twice.
+        let written = pieces(text).try_for_each(|text| stdout.write_all(steady(text, is_styled).as_bytes()));
+        unless_unread(written.and_then(|()| stdout.flush()))
     }
 
     /// Writes one JSON document: schema and command first, then `fields`.
     fn print_json(self, command: &str, fields: impl Serialize) -> io::Result<()> {
-        let text = escaped(&serde_json::to_string_pretty(&Document { schema: 1, command, fields })?);
-        let mut stdout = io::stdout().lock();
-        unless_unread(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
+        let mut stdout = Escaping(BufWriter::with_capacity(PIECE, io::stdout().lock()));
+        let written = serde_json::to_writer_pretty(&mut stdout, &Document { schema: 1, command, fields });
+        unless_unread(written.map_err(io::Error::from).and_then(|()| writeln!(stdout)).and_then(|()| stdout.flush()))
     }
 
     /// A failure that leaves nothing to show: on standard error, and as a document where one is asked for.
@@ -123,37 +130,74 @@ impl Output {
     }
 }
 
-/// What goes to a terminal, whoever forgot that a part of it is foreign: of escape sequences our own styles alone.
-fn steady(text: &str) -> String {
+/// How much is written at a time, but for the line it ends in.
+const PIECE: usize = 1 << 16;
+
+/// A text in pieces of whole lines.
+fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
+    iter::from_fn(move || {
+        let end = text.as_bytes().iter().skip(PIECE).position(|byte| *byte == b'\n');
+        let piece = text.split_at(end.map_or(text.len(), |end| PIECE + end + 1));
+        text = piece.1;
+        Some(piece.0).filter(|piece| !piece.is_empty())
+    })
+}
+
+/// How much of a text begins it that is plain at first sight, as nearly all is.
+fn plain_start(text: &str) -> usize {
+    text.bytes().position(|byte| !matches!(byte, b' '..=b'~' | b'\n')).unwrap_or(text.len())
+}
+
+/// What goes to a terminal, whoever forgot that a part of it is foreign: of escape sequences our own styles alone, and these
+/// only if it `is_styled`.
+fn steady(text: &str, is_styled: bool) -> String {
     let ours = [BOLD, GOOD, DOUBT, BAD, DIM].map(|style| style.render().to_string());
     let ours = || ours.iter().map(String::as_str).chain([RESET]);
     let mut steady = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let taken = match ours().find(|style| rest.starts_with(style)) {
-            Some(style) => style.len(),
-            None => c.len_utf8(),
-        };
-        let is_fine = taken > c.len_utf8() || c == '\n' || is_plain(c);
-        steady.push_str(if is_fine { &rest[..taken] } else { "\u{fffd}" });
+    loop {
+        let plain = plain_start(rest);
+        steady.push_str(&rest[..plain]);
+        rest = &rest[plain..];
+        let Some(c) = rest.chars().next() else { return steady };
+        let style = ours().find(|style| rest.starts_with(style));
+        let taken = style.map_or(c.len_utf8(), str::len);
+        match style {
+            Some(style) if is_styled => steady.push_str(style),
+            Some(_) => {}
+            None => steady.push(if is_plain(c) { c } else { char::REPLACEMENT_CHARACTER }),
+        }
         rest = &rest[taken..];
     }
-    steady
 }
 
-/// JSON in which nothing steers a terminal either, and which says the same: such characters occur in strings alone, where
-/// they can be written as their numbers.
-fn escaped(json: &str) -> String {
-    let mut escaped = String::with_capacity(json.len());
-    for c in json.chars() {
-        if c == '\n' || is_plain(c) {
-            escaped.push(c);
-        } else {
-            let units = c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>();
-            escaped.push_str(&units.concat());
+/// Writes JSON so that nothing in it steers a terminal either, and that it says the same: such characters occur in strings
+/// alone, where they can be written as their numbers.
+struct Escaping<W>(W);
+
+impl<W: Write> Write for Escaping<W> {
+    fn write(&mut self, json: &[u8]) -> io::Result<usize> {
+        // A character is not divided: serde_json writes strings up to what it escapes itself.
+        let mut rest = std::str::from_utf8(json).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        loop {
+            let plain = plain_start(rest);
+            self.0.write_all(&rest.as_bytes()[..plain])?;
+            rest = &rest[plain..];
+            let Some(c) = rest.chars().next() else { return Ok(json.len()) };
+            if is_plain(c) {
+                self.0.write_all(&rest.as_bytes()[..c.len_utf8()])?;
+            } else {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(self.0, "\\u{unit:04x}")?;
+                }
+            }
+            rest = &rest[c.len_utf8()..];
         }
     }
-    escaped
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 fn styled(style: Style, text: &str) -> String {
@@ -167,18 +211,35 @@ mod tests {
     #[test]
     fn our_styles_alone_reach_a_terminal() {
         let text = format!("{}\n{}", styled(GOOD, "bound"), styled(DIM, "\u{1b}[2J\u{9b}1mü\u{202e}"));
-        assert_eq!(steady(&text), text.replace("\u{1b}[2J\u{9b}1mü\u{202e}", "\u{fffd}[2J\u{fffd}1mü\u{fffd}"));
+        let expected = "\u{fffd}[2J\u{fffd}1mü\u{fffd}";
+        assert_eq!(steady(&text, true), text.replace("\u{1b}[2J\u{9b}1mü\u{202e}", expected));
+        assert_eq!(steady(&text, false), format!("bound\n{expected}"));
         // A part of one is none.
-        assert_eq!(steady("\u{1b}[3"), "\u{fffd}[3");
+        assert_eq!(steady("\u{1b}[3", true), "\u{fffd}[3");
         for style in [BOLD, GOOD, DOUBT, BAD, DIM] {
             assert_eq!(format!("{style:#}"), RESET);
         }
     }
 
     #[test]
+    fn pieces_are_whole_lines_and_all_of_the_text() {
+        let long = "x".repeat(PIECE);
+        for text in
+            ["", "\n", "a", "a\nb\n", &format!("{long}\n{long}y\nz"), &format!("{long}\n"), &"ab\n".repeat(PIECE)]
+        {
+            let all: Vec<&str> = pieces(text).collect();
+            assert_eq!(all.concat(), text);
+            assert!(all.iter().rev().skip(1).all(|piece| piece.ends_with('\n') && piece.len() > PIECE));
+            assert!(all.iter().all(|piece| piece.len() <= 2 * PIECE + 2));
+        }
+    }
+
+    #[test]
     fn json_says_the_same_without_what_steers() {
         let value = "\u{1b}[2J \u{9b} \u{7f} \u{202e} \u{e0041} ü \" \\ \n";
-        let json = escaped(&serde_json::to_string_pretty(&[value]).unwrap());
+        let mut json = Escaping(Vec::new());
+        serde_json::to_writer_pretty(&mut json, &[value]).unwrap();
+        let json = String::from_utf8(json.0).unwrap();
         assert!(json.chars().all(|c| c == '\n' || is_plain(c)), "{json:?}");
         assert!(json.contains("\\u009b") && json.contains("\\udb40\\udc41") && json.contains('ü'), "{json}");
         assert_eq!(serde_json::from_str::<[String; 1]>(&json).unwrap(), [value]);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Columns that fit the terminal.
 
-use std::io;
+use std::{io, iter};
 
 use anstream::adapter::strip_str;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -12,36 +12,66 @@ const GAP: usize = 2;
 /// What stands for the rest of a cell that is cut off.
 const CUT: char = '…';
 
+/// Cells, row after row, their text in one piece: there may be a hundred thousand.
+#[derive(Default)]
+struct Cells {
+    text: String,
+    /// Where each ends in the text, how wide it is, and whether it is the last of its row.
+    ends: Vec<(usize, u32, bool)>,
+    /// How wide each column is.
+    widths: Vec<usize>,
+}
+
+impl Cells {
+    fn add(&mut self, row: Vec<String>) {
+        let last = row.len().saturating_sub(1);
+        for (column, cell) in row.iter().enumerate() {
+            let width = width(cell);
+            match self.widths.get_mut(column) {
+                Some(widest) => *widest = width.max(*widest),
+                None => self.widths.push(width),
+            }
+            self.text.push_str(cell);
+            self.ends.push((self.text.len(), width as u32, column == last));
+        }
+    }
+}
+
 /// Rows under their headings, two spaces apart. On a terminal the last column gives way to its width; elsewhere nothing is
 /// cut.
-pub fn render(headings: &[&str], rows: Vec<Vec<String>>) -> String {
-    let headings = headings.iter().map(|heading| super::styled(super::BOLD, heading)).collect();
-    let rows: Vec<Vec<String>> = std::iter::once(headings).chain(rows).collect();
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width_of = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width_of(column).unwrap_or(0)).collect();
-    let before_last: usize = widths.iter().rev().skip(1).map(|width| width + GAP).sum();
+pub fn render(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut cells = Cells::default();
+    cells.add(headings.iter().map(|heading| super::styled(super::BOLD, heading)).collect());
+    rows.into_iter().for_each(|row| cells.add(row));
+    let columns = cells.widths.len();
+    let before_last: usize = cells.widths.iter().rev().skip(1).map(|width| width + GAP).sum();
     let terminal = terminal_size::terminal_size_of(io::stdout());
     let room = terminal.map(|(terminal_size::Width(width), _)| usize::from(width).saturating_sub(before_last).max(1));
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            match room.filter(|room| column + 1 == columns && width(cell) > *room) {
-                Some(room) => line.push_str(&cut(cell, room)),
-                None => line.push_str(cell),
-            }
-            line.push_str(&" ".repeat(widths[column] + GAP - width(cell).min(widths[column])));
+    let mut text = String::with_capacity(cells.text.len() + cells.ends.len() * GAP);
+    let (mut begin, mut column, mut line) = (0, 0, 0);
+    for (end, width, is_last) in cells.ends {
+        let (cell, width) = (&cells.text[begin..end], width as usize);
+        match room.filter(|room| column + 1 == columns && width > *room) {
+            Some(room) => text.push_str(&cut(cell, room)),
+            None => text.push_str(cell),
         }
-        text.push_str(line.trim_end());
-        text.push('\n');
+        text.extend(iter::repeat_n(' ', cells.widths[column] + GAP - width));
+        (begin, column) = (end, column + 1);
+        if is_last {
+            text.truncate(line + text[line..].trim_end().len());
+            text.push('\n');
+            (column, line) = (0, text.len());
+        }
     }
     text
 }
 
 /// How wide a cell is to be seen, whatever its style.
 fn width(cell: &str) -> usize {
-    strip_str(cell).to_string().width()
+    match cell.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        true => cell.len(),
+        false => strip_str(cell).to_string().width(),
+    }
 }
 
 /// As much of a cell as there is room for, without its style.

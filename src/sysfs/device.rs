@@ -7,9 +7,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
-use super::node::{Node, ReadError};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
+use rustix::io::Errno;
+
+use super::node::{Directory, Node, ReadError};
 use crate::address::Address;
 use crate::catalog::{Catalog, KernelVersion};
 use crate::host::Host;
@@ -36,17 +40,22 @@ pub struct Device {
 impl Device {
     /// Reads one device; `None` where there is none.
     pub fn read(host: &Host, address: Address) -> Result<Option<Device>, ReadError> {
-        let node = Node::new(host.device(address));
-        let Some(mut device) = read_without_vfs(&node, address)? else { return Ok(None) };
+        let Some(directory) = Directory::open(host.device(address))? else { return Ok(None) };
+        let Some(mut device) = read_without_vfs(&directory, address)? else { return Ok(None) };
         // A VF has none of its own.
-        let names = if device.pf.is_none() { node.names_in("")? } else { Vec::new() };
+        let names = if device.pf.is_none() { Node::new(host.device(address)).names_in("")? } else { Vec::new() };
         for name in names {
             if name.starts_with("virtfn") {
-                device.vfs.extend(link_address(&node, &name)?);
+                device.vfs.extend(link_address(&directory, &name)?);
             }
         }
         device.vfs.sort();
         Ok(Some(device))
+    }
+
+    /// Is there one? What names it on the bus goes before all else (`drivers/base/bus.c`, `bus_remove_device`).
+    pub fn is_there(host: &Host, address: Address) -> bool {
+        host.device(address).symlink_metadata().is_ok()
     }
 
     /// Tells a device from the one that was at its address before; `None` where there is none.
@@ -94,20 +103,32 @@ pub struct Listing {
     pub errors: Vec<ReadError>,
 }
 
-/// Lists all devices.
+/// How much room is given to the names of devices, read some at a time.
+const ENTRIES: usize = 1 << 15;
+
+/// Lists all devices: of each its directory is opened, `modalias` is read, and three links.
 pub fn list(host: &Host) -> Result<Listing, ReadError> {
-    let directory = host.devices();
-    let fail = |source: io::Error| ReadError { path: directory.clone(), source };
+    let path = host.devices();
+    let fail = |errno: Errno| ReadError { path: path.clone(), source: errno.into() };
     let mut listing = Listing::default();
-    for entry in fs::read_dir(&directory).map_err(fail)? {
-        let name = entry.map_err(fail)?.file_name();
-        let Some(address) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        match read_without_vfs(&Node::new(host.device(address)), address) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let devices = openat(CWD, &path, flags, Mode::empty()).map_err(fail)?;
+    let mut space = Vec::with_capacity(ENTRIES);
+    let mut entries = RawDir::new(&devices, space.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(fail)?;
+        let Some(address) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) else { continue };
+        let device = match Directory::open_below(devices.as_fd(), &path, entry.file_name()) {
+            Ok(Some(directory)) => read_without_vfs(&directory, address),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match device {
             Ok(device) => listing.devices.extend(device),
             Err(error) => listing.errors.push(error),
         }
     }
-    listing.devices.sort_by_key(|device| device.address);
+    listing.devices.sort_unstable_by_key(|device| device.address);
 
     // Every VF names its PF: no need to look through the PFs' directories.
     let mut vfs: BTreeMap<Address, Vec<Address>> = BTreeMap::new();
@@ -122,27 +143,27 @@ pub fn list(host: &Host) -> Result<Listing, ReadError> {
     Ok(listing)
 }
 
-fn read_without_vfs(node: &Node, address: Address) -> Result<Option<Device>, ReadError> {
-    let Some(modalias) = node.read_if_there("modalias")? else { return Ok(None) };
-    let modalias = modalias.parse().map_err(|error| invalid(node, "modalias", error))?;
-    let driver = node.link_name("driver")?.map(DriverName::from_kernel);
-    let iommu_group = match node.link_name("iommu_group")? {
-        Some(name) => Some(name.parse().map_err(|error| invalid(node, "iommu_group", error))?),
+fn read_without_vfs(directory: &Directory, address: Address) -> Result<Option<Device>, ReadError> {
+    let Some(modalias) = directory.read_if_there("modalias")? else { return Ok(None) };
+    let modalias = modalias.parse().map_err(|error| invalid(directory, "modalias", error))?;
+    let driver = directory.link_name("driver")?.map(DriverName::from_kernel);
+    let iommu_group = match directory.link_name("iommu_group")? {
+        Some(name) => Some(name.parse().map_err(|error| invalid(directory, "iommu_group", error))?),
         None => None,
     };
-    let pf = link_address(node, "physfn")?;
+    let pf = link_address(directory, "physfn")?;
     Ok(Some(Device { address, modalias, driver, iommu_group, pf, vfs: Vec::new() }))
 }
 
-fn link_address(node: &Node, name: &str) -> Result<Option<Address>, ReadError> {
-    match node.link_name(name)? {
-        Some(target) => Ok(Some(target.parse().map_err(|error| invalid(node, name, error))?)),
+fn link_address(directory: &Directory, name: &str) -> Result<Option<Address>, ReadError> {
+    match directory.link_name(name)? {
+        Some(target) => Ok(Some(target.parse().map_err(|error| invalid(directory, name, error))?)),
         None => Ok(None),
     }
 }
 
-fn invalid(node: &Node, name: &str, error: impl std::error::Error + Send + Sync + 'static) -> ReadError {
-    ReadError { path: node.path().join(name), source: io::Error::new(io::ErrorKind::InvalidData, error) }
+fn invalid(directory: &Directory, name: &str, error: impl std::error::Error + Send + Sync + 'static) -> ReadError {
+    ReadError { path: directory.path().join(name), source: io::Error::new(io::ErrorKind::InvalidData, error) }
 }
 
 #[cfg(test)]
@@ -162,9 +183,10 @@ mod tests {
         fs::create_dir_all(&device).unwrap();
         symlink("../../../../kernel/iommu_groups/7", device.join("iommu_group")).unwrap();
         symlink("../../../../bus/pci/drivers/vfio-pci", device.join("driver")).unwrap();
-        let host = Host::new(root.path(), None).unwrap();
         let is_vfio = |release: &str| {
             fs::write(path("proc/sys/kernel/osrelease"), release).unwrap();
+            // It asks once which kernel runs.
+            let host = Host::new(root.path(), None).unwrap();
             Device::is_vfio_device(&host, "0000:3b:00.1".parse().unwrap()).unwrap()
         };
         assert!(is_vfio("5.15.0-130-generic\n"));

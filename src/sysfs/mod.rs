@@ -16,7 +16,7 @@ pub mod stuck;
 pub use device::{Device, Listing, list};
 pub use driver::{drivers_of_module, is_registered, module_of_driver, registered};
 pub use group::Group;
-pub use node::{Node, ReadError};
+pub use node::{Directory, Node, ReadError};
 pub use overrides::Overrides;
 pub use sign::not_up;
 pub use sriov::{Pf, VfRange, vf_index};

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A directory of sysfs and the attributes in it.
 
+use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat_raw};
+use rustix::path::Arg;
 use sysfs_class::SysClass;
 
 use crate::file;
@@ -14,6 +20,17 @@ use crate::file;
 pub struct Node {
     path: PathBuf,
 }
+
+/// A directory of sysfs that is open. What is read of it is of one device, whatever comes to be in its place; and the way to it,
+/// which leads over a link, is gone once, where several attributes are read.
+#[derive(Debug)]
+pub struct Directory {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// The longest that a link can be (`include/uapi/linux/limits.h`).
+const PATH_MAX: usize = 4096;
 
 /// An attribute or link that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -47,16 +64,11 @@ impl Node {
     /// An attribute, without the newline at its end.
     pub fn read(&self, name: &str) -> Result<String, ReadError> {
         // Under another root anything may lie there.
-        let read = || file::text(file::read_open(&mut file::open_at_once(&self.path.join(name))?, file::ATTRIBUTE)?);
-        match read() {
-            Ok(mut text) => {
-                if text.ends_with('\n') {
-                    text.pop();
-                }
-                Ok(text)
-            }
-            Err(source) => Err(ReadError { path: self.path.join(name), source }),
-        }
+        let path = self.path.join(name);
+        file::open_at_once(&path)
+            .and_then(file::read_attribute)
+            .and_then(line)
+            .map_err(|source| ReadError { path, source })
     }
 
     /// An attribute that a device may lack.
@@ -71,7 +83,7 @@ impl Node {
             Ok(target) => target,
             Err(source) => return absent_is_none(Err(ReadError { path, source })),
         };
-        Ok(target.file_name().map(|name| name.to_string_lossy().into_owned()))
+        Ok(last_component(&target))
     }
 
     /// The names in the directory `name` below this one, sorted; none where it is not there.
@@ -85,6 +97,69 @@ impl Node {
         names.sort();
         Ok(names)
     }
+}
+
+impl Directory {
+    /// Opens the directory at `path`; `None` where there is none.
+    pub fn open(path: PathBuf) -> Result<Option<Directory>, ReadError> {
+        Directory::open_at(CWD, path.clone(), path)
+    }
+
+    /// Opens `name` below another directory, which is open as `parent` and has this path.
+    pub fn open_below(parent: BorrowedFd<'_>, path: &Path, name: &CStr) -> Result<Option<Directory>, ReadError> {
+        Directory::open_at(parent, name, path.join(OsStr::from_bytes(name.to_bytes())))
+    }
+
+    fn open_at(parent: BorrowedFd<'_>, name: impl Arg, path: PathBuf) -> Result<Option<Directory>, ReadError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        absent_is_none(match openat(parent, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Directory { fd, path }),
+            Err(errno) => Err(ReadError { path, source: errno.into() }),
+        })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// An attribute, without the newline at its end; `None` where there is none.
+    pub fn read_if_there(&self, name: &str) -> Result<Option<String>, ReadError> {
+        let read = || line(self.bytes(name)?);
+        absent_is_none(read().map_err(|source| self.error(name, source)))
+    }
+
+    /// An attribute, whatever is in it.
+    pub fn bytes(&self, name: impl Arg) -> io::Result<Vec<u8>> {
+        let flags = file::AT_ONCE | OFlags::RDONLY | OFlags::CLOEXEC;
+        file::read_attribute(openat(&self.fd, name, flags, Mode::empty())?)
+    }
+
+    /// The last component of what a link points to, `None` where there is no such link.
+    pub fn link_name(&self, name: &str) -> Result<Option<String>, ReadError> {
+        let mut target = [MaybeUninit::uninit(); PATH_MAX];
+        match readlinkat_raw(&self.fd, name, &mut target) {
+            Ok((target, _)) => Ok(last_component(Path::new(OsStr::from_bytes(target)))),
+            Err(errno) => absent_is_none(Err(self.error(name, errno.into()))),
+        }
+    }
+
+    fn error(&self, name: &str, source: io::Error) -> ReadError {
+        ReadError { path: self.path.join(name), source }
+    }
+}
+
+/// An attribute's text, without the newline at its end.
+fn line(bytes: Vec<u8>) -> io::Result<String> {
+    let mut text = file::text(bytes)?;
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    Ok(text)
+}
+
+fn last_component(target: &Path) -> Option<String> {
+    target.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
 fn absent_is_none<T>(result: Result<T, ReadError>) -> Result<Option<T>, ReadError> {
