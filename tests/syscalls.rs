@@ -267,14 +267,31 @@ fn what_only_looks_leaves_the_device_alone() {
 #[test]
 fn looking_at_one_device_costs_the_same_among_many() {
     let hosts = [8, 40].map(host);
+    // And functions on other buses.
+    for number in 0..32 {
+        let (address, root) = (format!("0000:10:{number:02x}.0"), hosts[1].path().join("sys"));
+        let place = format!("devices/pci0000:0f/0000:0f:01.0/{address}");
+        fs::create_dir_all(root.join(&place)).unwrap();
+        fs::write(root.join(&place).join("modalias"), "pci:v00008086d00001533sv00008086sd00000001bc02sc00i00\n")
+            .unwrap();
+        symlink(format!("../../../{place}"), root.join("bus/pci/devices").join(address)).unwrap();
+    }
     for host in &hosts {
-        fs::remove_file(host.path().join("sys/bus/pci/devices").join(FREE).join("driver")).unwrap();
+        let device = |address: &str| host.path().join("sys/bus/pci/devices").join(address);
+        // So it is when it has just been announced.
+        fs::remove_file(device(FREE).join("driver")).unwrap();
+        fs::remove_file(device(FREE).join("physfn")).unwrap();
+        let of_pf = [("totalvfs", "40"), ("offset", "1"), ("stride", "1"), ("vf_device", "101e")];
+        for (name, value) in of_pf {
+            fs::write(device(PF).join(format!("sriov_{name}")), value).unwrap();
+        }
+        fs::write(device(PF).join("vendor"), "0x15b3").unwrap();
         let policy = host.path().join("etc/vfioctl.d");
         fs::create_dir_all(&policy).unwrap();
         fs::write(policy.join("vfs.toml"), "[[device]]\nid = '15b3:101e'\ndriver = 'auto'\n").unwrap();
     }
     for (arguments, most) in
-        [(&["match", VF][..], 55), (&["explain", VF], 75), (&["show", VF], 135), (&["claim", "--udev", FREE], 110)]
+        [(&["match", VF][..], 55), (&["explain", VF], 75), (&["show", VF], 135), (&["claim", "--udev", FREE], 140)]
     {
         let [few, many] = [0, 1].map(|index| ask(hosts[index].path(), arguments).on_host);
         assert_eq!(few, many, "{arguments:?}");
