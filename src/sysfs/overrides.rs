@@ -50,9 +50,8 @@ impl<'a> Overrides<'a> {
 
     /// A device's override; `None` when unset. An error of kind `TimedOut`: the device's lock is held.
     pub fn read(&mut self, address: Address) -> Result<Option<String>, ReadError> {
-        let directory = self.host.device(address);
         let text = match self.may_block {
-            true => self.ask(address, &directory),
+            true => self.ask(address, &self.host.device(address)),
             false => self.read_at_once(address),
         };
         match text {
@@ -62,7 +61,7 @@ impl<'a> Overrides<'a> {
                 Ok(Some(text.to_string()).filter(|text| text != "(null)"))
             }
             Err(source) => {
-                let error = ReadError { path: directory.join(NAME), source };
+                let error = ReadError { path: self.host.device(address).join(NAME), source };
                 // Absent before 3.16, and when the device is gone.
                 if error.is_absent() { Ok(None) } else { Err(error) }
             }
