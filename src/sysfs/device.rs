@@ -98,16 +98,21 @@ pub struct Listing {
 
 /// Lists all devices: of each its directory is opened, `modalias` is read, and three links.
 pub fn list(host: &Host) -> Result<Listing, ReadError> {
+    list_looking(host, |_, _| {})
+}
+
+/// The same, and has `look` look at each while its directory is open, in whatever order.
+pub fn list_looking(host: &Host, mut look: impl FnMut(&Directory, &Device)) -> Result<Listing, ReadError> {
     let path = host.devices();
     let mut listing = Listing::default();
     let add = |devices: BorrowedFd<'_>, name: &CStr| {
         let Some(address) = name.to_str().ok().and_then(|name| name.parse().ok()) else { return };
-        let device = match Directory::open_below(devices, &path, name) {
-            Ok(Some(directory)) => read_without_vfs(&directory, address),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
+        let read = |directory: Directory| {
+            let device = read_without_vfs(&directory, address)?;
+            device.iter().for_each(|device| look(&directory, device));
+            Ok(device)
         };
-        match device {
+        match Directory::open_below(devices, &path, name).and_then(|directory| directory.map_or(Ok(None), read)) {
             Ok(device) => listing.devices.extend(device),
             Err(error) => listing.errors.push(error),
         }

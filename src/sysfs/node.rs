@@ -102,7 +102,8 @@ impl Node {
 }
 
 impl Directory {
-    /// Opens the directory at `path`; `None` where there is none.
+    /// Opens the directory at `path`, as a place and no more: who has a device's directory open otherwise is at work on it
+    /// ([`super::stuck`]). `None` where there is none.
     pub fn open(path: PathBuf) -> Result<Option<Directory>, ReadError> {
         Directory::open_at(CWD, path.clone(), path)
     }
