@@ -56,7 +56,7 @@ fn into_io_error(error: walkdir::Error) -> io::Error {
 
 /// An empty file, or something that reads as one (a link to /dev/null). What cannot be looked at is no mask: reading it
 /// will say why.
-fn is_mask(path: &Path) -> bool {
+pub fn is_mask(path: &Path) -> bool {
     path.metadata().is_ok_and(|data| data.len() == 0 && !data.is_dir())
 }
 

@@ -26,19 +26,24 @@ const PAGE: usize = 4096;
 
 /// Opens a regular file, and nothing else; links are followed.
 pub fn open(path: &Path) -> io::Result<File> {
+    Ok(open_regular(path)?.0)
+}
+
+/// The same with its length.
+fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     // Asked before, since opening may do something, and after, since something else may lie there by then.
     check_regular(&fs::metadata(path)?)?;
     let file = open_at_once(path)?;
-    check_regular(&file.metadata()?)?;
-    Ok(file)
+    let data = file.metadata()?;
+    check_regular(&data)?;
+    Ok((file, data.len()))
 }
 
 /// The same of at most `limit` bytes.
 pub fn open_within(path: &Path, limit: u64) -> io::Result<File> {
-    let file = open(path)?;
-    match file.metadata()?.len() > limit {
-        true => Err(too_long(limit)),
-        false => Ok(file),
+    match open_regular(path)? {
+        (_, length) if length > limit => Err(too_long(limit)),
+        (file, _) => Ok(file),
     }
 }
 

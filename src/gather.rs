@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reads what the pure parts decide on: tables and drivers for verdicts, the device's surroundings for plans.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::rc::Rc;
@@ -27,12 +28,21 @@ pub struct Chooser<'a> {
     modules: Option<Modules<'a>>,
     /// By the PF's modalias: the tables are long, and many VFs may ask the same.
     natives: Mutex<BTreeMap<String, Native>>,
+    /// Of modules that matched: what is said of one is as it was when it was first asked about, like the tables. One that has
+    /// come since is found when it is to be loaded, and one that has gone when its driver is to take a device.
+    known: Mutex<BTreeMap<ModuleName, (Option<DriverName>, ModuleState)>>,
+    /// Of PFs, with the driver that each was on. Whether one is up shows in its directory, which names all its VFs.
+    not_up: Mutex<BTreeMap<OnDriver, Option<String>>>,
 }
+
+/// A PF and the driver it is on.
+type OnDriver = (Address, Option<DriverName>);
 
 impl<'a> Chooser<'a> {
     /// Reads the tables.
     pub fn new(host: &'a Host) -> Result<Chooser<'a>, TableError> {
-        Ok(Chooser { host, tables: Tables::read(host)?, modules: None, natives: Mutex::default() })
+        let (natives, known, not_up) = Default::default();
+        Ok(Chooser { host, tables: Tables::read(host)?, modules: None, natives, known, not_up })
     }
 
     /// Reads also what modules there are: what an alias names need not be there. Left out where a name is all that is
@@ -44,7 +54,23 @@ impl<'a> Chooser<'a> {
 
     /// How a module stands, as far as that was asked for.
     pub fn state(&self, module: &ModuleName) -> ModuleState {
+        let known = self.known.lock().expect("no thread panics with the answers").get(module).map(|(_, state)| *state);
+        known.unwrap_or_else(|| self.state_now(module))
+    }
+
+    fn state_now(&self, module: &ModuleName) -> ModuleState {
         self.modules.as_ref().map_or(ModuleState::Installed, |modules| modules.state(module))
+    }
+
+    /// A module's driver, and how it stands.
+    fn known(&self, module: &ModuleName) -> Result<(Option<DriverName>, ModuleState), ReadError> {
+        let mut all = self.known.lock().expect("no thread panics with the answers");
+        if let Some(known) = all.get(module) {
+            return Ok(known.clone());
+        }
+        let found = (self.tables.driver(self.host, module)?, self.state_now(module));
+        all.insert(module.clone(), found.clone());
+        Ok(found)
     }
 
     /// Do the tables name devices that it takes as a VFIO driver?
@@ -88,7 +114,14 @@ impl<'a> Chooser<'a> {
         let mut pf = Pf { address, driver, not_up: None, native: Native::Unknown, vfs: 0 };
         let name = pf.driver.as_ref().map(DriverName::as_str);
         match made_for_it.filter(|made| !made.pf_drivers.is_empty()) {
-            Some(made) if made.is_served_by(name) => pf.not_up = not_up(self.host, address, made)?,
+            Some(made) if made.is_served_by(name) => {
+                let key = (address, pf.driver.clone());
+                let mut known = self.not_up.lock().expect("no thread panics with the answers");
+                pf.not_up = match known.get(&key) {
+                    Some(known) => known.clone(),
+                    None => known.entry(key).or_insert(not_up(self.host, address, made)?).clone(),
+                };
+            }
             Some(made) => {
                 pf.native = self.native(address, made)?;
                 // Not by `sriov_numvfs`, which waits for the PF's lock (`drivers/pci/iov.c`, `sriov_numvfs_show`).
@@ -103,18 +136,20 @@ impl<'a> Chooser<'a> {
 
     /// Which driver a PF could be on for the sake of its VFs' variant.
     fn native(&self, pf: Address, variant: &Driver) -> Result<Native, ReadError> {
-        let Some(pf) = Device::read(self.host, pf)? else { return Ok(Native::Unknown) };
-        let modalias = pf.modalias.as_str();
+        // All of it would be read with its VFs, for each of these.
+        let Some(modalias) = Node::new(self.host.device(pf)).read_if_there("modalias")? else {
+            return Ok(Native::Unknown);
+        };
         let mut natives = self.natives.lock().expect("no thread panics with the answers");
-        if let Some(known) = natives.get(modalias) {
+        if let Some(known) = natives.get(&modalias) {
             return Ok(known.clone());
         }
         let mut native = Native::Unknown;
-        for name in &variant.pf_modules {
+        for name in variant.pf_modules.iter() {
             let module: ModuleName = name.parse().expect("a name of the catalogue");
             // The tables could be read a moment ago. What has none is built into a kernel that does not say.
             let table = modules::native_table(self.host, &self.tables.release, &module).unwrap_or_default();
-            if table.iter().any(|pattern| pattern.matches(modalias)) {
+            if table.iter().any(|pattern| pattern.matches(&modalias)) {
                 native = Native::Module(module);
                 break;
             }
@@ -122,17 +157,18 @@ impl<'a> Chooser<'a> {
                 native = Native::Unlisted;
             }
         }
-        natives.insert(modalias.to_string(), native.clone());
+        natives.insert(modalias, native.clone());
         Ok(native)
     }
 
     fn module_facts(&self, matches: &[Match]) -> Result<ModuleFacts, ReadError> {
         let mut facts = ModuleFacts::default();
         for found in matches {
-            if let Some(driver) = self.tables.driver(self.host, &found.module)? {
+            let (driver, state) = self.known(&found.module)?;
+            if let Some(driver) = driver {
                 facts.drivers.insert(found.module.clone(), driver);
             }
-            if self.state(&found.module) == ModuleState::Missing {
+            if state == ModuleState::Missing {
                 facts.missing.insert(found.module.clone());
             }
             // A blacklist keeps a module from being loaded; one that is in is in.
@@ -279,8 +315,10 @@ pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>
         }
     }
     let vfio_devices = Device::vfio_devices(host, device.address)?;
-    let is_vfio_device = !vfio_devices.is_empty() || Device::is_vfio_device(host, device.address)?;
-    let unsafe_mode = host.module(&vfio()).join("parameters/enable_unsafe_noiommu_mode");
+    // Without a driver there is nobody who could have made one of it, whatever the kernel shows.
+    let is_asked = vfio_devices.is_empty() && device.driver.is_some();
+    let is_vfio_device = !vfio_devices.is_empty() || is_asked && Device::is_vfio_device(host, device.address)?;
+    let is_unsafe = || fs::read(host.module(&vfio()).join("parameters/enable_unsafe_noiommu_mode"));
     Ok(Facts {
         driver_override,
         is_vfio_device,
@@ -289,7 +327,7 @@ pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>
         siblings,
         holders: Vec::new(),
         findings: Vec::new(),
-        may_lack_iommu: fs::read(unsafe_mode).is_ok_and(|text| text.starts_with(b"Y")),
+        may_lack_iommu: device.iommu_group.is_none() && is_unsafe().is_ok_and(|text| text.starts_with(b"Y")),
         device,
     })
 }
@@ -298,7 +336,8 @@ pub fn surroundings(host: &Host, device: Device, driver_override: Option<String>
 /// then; `patience` is for each of these.
 pub fn vfs(host: &Host, pf: &sysfs::Pf, patience: Duration) -> Result<(Vec<Vf>, Vec<ReadError>), ReadError> {
     let mut overrides = Overrides::new(host, patience);
-    let users = guard::users(host);
+    // Most are with no guest, and then nobody need be looked for.
+    let users = LazyCell::new(|| guard::users(host));
     let (mut vfs, mut errors) = (Vec::with_capacity(pf.vfs.len()), Vec::new());
     for &(number, address) in &pf.vfs {
         // One that goes at this moment is none.

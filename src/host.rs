@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::address::Address;
 use crate::file;
@@ -14,6 +15,8 @@ use crate::kernel_name::{DriverName, ModuleName};
 pub struct Host {
     root: PathBuf,
     kernel: Option<String>,
+    /// Read once: it does not change before the next boot.
+    running: OnceLock<String>,
 }
 
 /// Why a host's kernel could not be told.
@@ -46,7 +49,7 @@ impl Host {
                 return Err(HostError::Kernel(name.escape_default().to_string()));
             }
         }
-        Ok(Host { root: root.to_path_buf(), kernel })
+        Ok(Host { root: root.to_path_buf(), kernel, running: OnceLock::new() })
     }
 
     /// Is this the machine itself?
@@ -61,9 +64,14 @@ impl Host {
 
     /// The release of the kernel that runs.
     pub fn running(&self) -> Result<String, HostError> {
+        if let Some(known) = self.running.get() {
+            return Ok(known.clone());
+        }
         let path = self.root.join("proc/sys/kernel/osrelease");
         match file::read_to_string(&path, file::ATTRIBUTE) {
-            Ok(text) if is_release(text.trim_end()) => Ok(text.trim_end().to_string()),
+            Ok(text) if is_release(text.trim_end()) => {
+                Ok(self.running.get_or_init(|| text.trim_end().to_string()).clone())
+            }
             Ok(text) => Err(HostError::Kernel(text.trim_end().escape_default().to_string())),
             Err(source) => Err(HostError::Release { path, source }),
         }

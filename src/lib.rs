@@ -31,6 +31,7 @@
 //! * [`libvirt`] is what there is to know about libvirt: its domain XML, which driver it takes, what the hook has taken.
 //! * [`interrupt`] turns Ctrl-C into a wish to stop, at a point where nothing is half done.
 //! * [`process`] runs another program, but not for ever; [`processes`] is what procfs tells of those that run already.
+//! * [`fresh`] lets those who ask for the same at a time share one look.
 //! * [`environment`] is what other programs find around them, and [`file`] reads files that somebody else may have put there.
 //! * [`private`] is our directory below /run.
 //! * [`privilege`] is whether this program was lent rights that its user does not have.
@@ -51,6 +52,7 @@ pub mod consumers;
 pub mod drop_in;
 pub mod environment;
 pub mod file;
+pub mod fresh;
 pub mod gather;
 pub mod guard;
 pub mod host;

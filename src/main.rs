@@ -7,8 +7,7 @@ use std::process::{self, ExitCode};
 
 use anstream::eprintln;
 use clap::Parser;
-use vfioctl::cli::Cli;
-use vfioctl::cli::driverctl;
+use vfioctl::cli::{Cli, driverctl};
 use vfioctl::command;
 use vfioctl::printable::{is_plain, printable, printable_lines};
 use vfioctl::privilege;
@@ -34,7 +33,7 @@ fn main() -> ExitCode {
     // Not commands of the user's, and no argument parser's work.
     let word = std::env::args_os().nth(1);
     let served = match word.as_ref().and_then(|word| word.to_str()) {
-        Some(attendant::ARGUMENT) => Some(attendant::serve(io::stdin(), io::stdout().lock())),
+        Some(attendant::ARGUMENT) => Some(attendant::serve(io::stdin())),
         Some(prober::ARGUMENT) => Some(prober::serve(io::stdin().lock(), io::stdout().lock())),
         _ => None,
     };
@@ -43,7 +42,7 @@ fn main() -> ExitCode {
     }
     let typed = match driverctl::is_our_name() {
         true => driverctl::Standalone::try_parse().map(Cli::from),
-        false => Cli::try_parse(),
+        false => Cli::parse_typed(std::env::args_os()),
     };
     let cli = typed.unwrap_or_else(|error| refuse(&error));
     let result = command::run(cli);

@@ -593,7 +593,7 @@ fn an_old_kernels_locks_hold_nobody_up() {
     let started = Instant::now();
     let stuck = format!(
         "modprobe mlx5_vfio_pci; {own} bind --timeout 1 3b:00.1 3b:00.2; echo status $?
-         {own} list; {own} show 3b:00.2; {own} match 3b:00.1; {own} bind --timeout 1 3b:00.1; echo status $?"
+         {own} list --json; {own} show 3b:00.2; {own} match 3b:00.1; {own} bind --timeout 1 3b:00.1; echo status $?"
     );
     let ran = on(host.path(), &["0000:3b:00.1:unbind:block"], &["sh", "-c", &stuck]);
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());

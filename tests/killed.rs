@@ -397,6 +397,8 @@ fn vfs_that_are_used_by_now_stay() {
 const KILLED_BINDING_VFS: &str = r#"
 modprobe vfio-pci
 $vfioctl sriov 3b:00.0 4 --driver vfio-pci >/dev/null 2>&1 & pid=$!
+D=/sys/bus/pci/drivers/vfio-pci
+until_so '[ -e $D/0000:3b:00.1 ] && [ -e $D/0000:3b:00.2 ] && [ -e $D/0000:3b:00.3 ]'
 until_so '[ "$(left /run/vfioctl/unfinished)" = 0000:3b:00.0,0000:3b:00.4 ] && simhost ctl blocked | grep [a-z] >/dev/null'
 kill -9 $pid; wait $pid 2>/dev/null
 simhost ctl release >/dev/null; flock /run/vfioctl/0000:3b:00.4.lock true

@@ -537,3 +537,107 @@ fn hundreds_of_vfs_are_bound_at_once() {
     let devices = ran.journal["after"]["devices"].as_object().unwrap();
     assert_eq!(devices.values().filter(|device| device["driver"] == "vfio-pci").count(), COUNT as usize);
 }
+
+/// A copy of the host whose PF can have this many VFs.
+fn with_vfs(count: u32) -> tempfile::TempDir {
+    let host = copy("connectx");
+    fs::write(pf(host.path()).join("sriov_totalvfs"), format!("{count}\n")).unwrap();
+    host
+}
+
+/// Each probe is under the lock of its VF alone: all of them are in the kernel before any has come to its end.
+#[test]
+fn all_probes_are_in_the_kernel_at_once() {
+    const COUNT: u32 = 256;
+    let host = with_vfs(COUNT);
+    let text = format!(
+        "modprobe mlx5_vfio_pci; {} sriov {PF} {COUNT} --driver auto & pid=$!
+         for turn in $(seq 600); do
+             [ $(simhost ctl blocked | grep -c probe) = {COUNT} ] && echo all && break; sleep 0.1; done
+         simhost ctl release >/dev/null; wait $pid",
+        support::VFIOCTL
+    );
+    let ran = on(host.path(), &["*:probe:block"], &["sh", "-c", &text]);
+    ran.assert_status(0);
+    assert!(ran.stdout.starts_with("all\n"), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains(&format!("{COUNT} on mlx5_vfio_pci")), "{}", ran.stdout);
+}
+
+/// Beside whoever makes the same writes by hand, as many at a time as the kernel takes, with nothing looked at before or after.
+/// The simulation takes longer for a look than the kernel, and whoever compiles beside this makes it longer still.
+#[test]
+fn binding_hundreds_takes_little_longer_than_the_writes() {
+    const COUNT: u32 = 256;
+    let host = with_vfs(COUNT);
+    let text = format!(
+        "now() {{ date +%s%3N; }}; modprobe mlx5_vfio_pci; cd /sys/bus/pci/devices/{PF}
+         by_hand() {{ echo 0 >sriov_numvfs; echo 0 >sriov_drivers_autoprobe; echo {COUNT} >sriov_numvfs
+             for vf in virtfn*; do
+                 {{ echo mlx5_vfio_pci >$vf/driver_override; vf=$(readlink $vf)
+                    echo ${{vf##*/}} >/sys/bus/pci/drivers/mlx5_vfio_pci/bind; }} &
+             done; wait; echo 1 >sriov_drivers_autoprobe; }}
+         by_us() {{ echo 0 >sriov_numvfs; {} sriov {PF} {COUNT} --driver auto >/dev/null || exit 9; }}
+         for turn in 1 2 3; do
+             a=$(now); by_hand; b=$(now); by_us; c=$(now); echo $((b - a)) $((c - b))
+         done",
+        support::VFIOCTL
+    );
+    let ran = on(host.path(), &["*:probe:delay=20"], &["sh", "-c", &text]);
+    ran.assert_status(0);
+    let pairs = ran.stdout.lines().map(|line| line.split_once(' ').unwrap());
+    let mut times: Vec<(f64, f64)> = pairs.map(|(hand, us)| (hand.parse().unwrap(), us.parse().unwrap())).collect();
+    times.sort_by(|(a, b), (c, d)| (b / a).total_cmp(&(d / c)));
+    let (hand, us) = times[1];
+    println!("{COUNT} VFs, probes of 20 ms: {hand} ms by hand, {us} ms by us: {:.2}", us / hand);
+    assert!(us < 4.0 * hand, "{times:?}");
+}
+
+/// What is the same for all VFs is asked for once a run: what one more VF costs does not grow with their number.
+#[test]
+fn what_a_vf_costs_does_not_grow_with_their_number() {
+    const COUNTS: [u32; 3] = [32, 128, 256];
+    let host = with_vfs(COUNTS[2]);
+    let mut text = "modprobe mlx5_vfio_pci\n".to_string();
+    for count in COUNTS {
+        text += &format!(
+            "echo 0 >/sys/bus/pci/devices/{PF}/sriov_numvfs
+             strace -f -c -U name,calls -o /run/calls {} sriov {PF} {count} --driver auto >/dev/null || exit 9
+             sed \"s/^/{count} /\" /run/calls\n",
+            support::VFIOCTL
+        );
+    }
+    let ran = on(host.path(), &["*:probe:delay=20"], &["sh", "-c", &text]);
+    ran.assert_status(0);
+    // How often threads wait for each other, and how many there are, is chance.
+    const CHANCE: [&str; 16] = [
+        "futex",
+        "total",
+        "clone3",
+        "rt_sigaction",
+        "rt_sigprocmask",
+        "sigaltstack",
+        "mmap",
+        "munmap",
+        "mprotect",
+        "madvise",
+        "set_robust_list",
+        "rseq",
+        "sched_getaffinity",
+        "gettid",
+        "prlimit64",
+        "ppoll",
+    ];
+    let calls = |count: u32, is_counted: &dyn Fn(&str) -> bool| -> u64 {
+        let lines = ran.stdout.lines().filter_map(|line| line.strip_prefix(&format!("{count} ")));
+        let rows = lines.filter_map(|line| Some((line.split_whitespace().next()?, line.split_whitespace().nth(1)?)));
+        rows.filter(|(name, _)| is_counted(name)).filter_map(|(_, calls)| calls.parse::<u64>().ok()).sum()
+    };
+    let [few, some, many] = COUNTS.map(|count| calls(count, &|name| !CHANCE.contains(&name)));
+    let (first, last) = ((some - few) / 96, (many - some) / 128);
+    println!("system calls a VF: {first} up to {}, {last} beyond", COUNTS[1]);
+    assert!(last < 160, "{last}\n{}", ran.stdout);
+    assert!(last * 2 < first * 3, "{first} a VF, and then {last}\n{}", ran.stdout);
+    // A process a call that waits at a time, not one a VF.
+    let programs = calls(COUNTS[2], &|name| name == "execve");
+    assert!(programs <= 128, "{programs} processes for {} VFs", COUNTS[2]);
+}

@@ -9,7 +9,8 @@ use std::io::Cursor;
 use std::process::Command;
 
 use vfioctl::catalog::{Catalog, KernelVersion};
-use vfioctl::matcher::{Modalias, Table, rank};
+use vfioctl::matcher::{Entry, Modalias, Source, Table, rank};
+use vfioctl::modules::index::Index;
 
 const DEBIAN: &str = "6.1.0-56-amd64";
 const SOURCE: &str = "src-7.2.13-allvariants";
@@ -64,10 +65,33 @@ fn the_catalogue_and_the_tables_agree_on_every_id() {
 fn debian_has_the_generic_driver_alone() {
     let table = read(DEBIAN);
     for driver in Catalog::bundled().drivers() {
-        for id in &driver.ids {
+        for id in driver.ids.iter() {
             assert_eq!(ranked(&table, &modalias(id.vendor, id.device)), ["vfio_pci"], "{}", id.name);
         }
     }
+}
+
+/// What is read of an index is what the whole table says, in the same order of modules.
+#[test]
+fn the_index_says_what_the_table_says() {
+    let (bytes, table) = (support::table(UBUNTU, "modules.alias.bin"), read(UBUNTU));
+    let entries = Index::new(bytes.as_slice()).unwrap().starting_with(b"vfio_pci:").unwrap();
+    let mut indexed = Table::default();
+    for entry in entries {
+        indexed.add_indexed(Source::ModulesAlias, &entry.key, &entry.value);
+    }
+    let modules = |table: &Table| {
+        let mut names: Vec<String> = table.entries.iter().map(|entry| entry.module.to_string()).collect();
+        names.dedup();
+        names
+    };
+    assert_eq!(modules(&indexed), modules(&table));
+    let pairs = |table: &Table| -> BTreeSet<(String, String)> {
+        let pair = |entry: &Entry| (entry.pattern.as_str().to_string(), entry.module.to_string());
+        table.entries.iter().map(pair).collect()
+    };
+    assert_eq!(pairs(&indexed), pairs(&table));
+    assert_eq!(indexed.entries.len(), 36);
 }
 
 /// kmod matches the same patterns; it only cannot say which match is the best.
@@ -81,7 +105,7 @@ fn kmod_finds_the_same_modules() {
     }
     let table = read(UBUNTU);
     let catalog = Catalog::bundled();
-    let ids = catalog.drivers().iter().flat_map(|driver| &driver.ids).map(|id| (id.vendor, id.device));
+    let ids = catalog.drivers().iter().flat_map(|driver| driver.ids.iter()).map(|id| (id.vendor, id.device));
     for (vendor, device) in ids.chain([(0x8086, 0x1533), (0x10de, 0x2684)]) {
         let modalias = modalias(vendor, device);
         let mut modprobe = Command::new("modprobe");

@@ -8,6 +8,7 @@
 mod conf;
 mod dep;
 mod driverctl;
+mod index;
 mod names;
 mod patterns;
 mod rules;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 pub use conf::modprobe_conf;
 pub use dep::modules_dep;
 pub use driverctl::driverctl_file;
+pub use index::modules_index;
 pub use names::address;
 pub use patterns::{in_plain_words, modalias};
 pub use rules::policy;
@@ -29,7 +31,7 @@ pub use xml::domain_xml;
 pub type Property = fn(&[u8]);
 
 /// Every property by the name of its target.
-pub const PROPERTIES: [(&str, Property); 9] = [
+pub const PROPERTIES: [(&str, Property); 10] = [
     ("address", address),
     ("alias_table", alias_table),
     ("domain_xml", domain_xml),
@@ -38,6 +40,7 @@ pub const PROPERTIES: [(&str, Property); 9] = [
     ("modinfo", modinfo),
     ("modprobe_conf", modprobe_conf),
     ("modules_dep", modules_dep),
+    ("modules_index", modules_index),
     ("policy", policy),
 ];
 

@@ -100,8 +100,8 @@ impl<'a> Job<'a> {
     }
 
     fn new(setting: &'a Setting<'a>, address: Address, lock: DeviceLock) -> Result<Job<'a>, Failure> {
-        let control = Control::start(setting.host, setting.timeout, &lock).map_err(|error| {
-            Failure::plain(Kind::Failed, format!("{address}: cannot start the process that writes to sysfs: {error}"))
+        let control = Control::new(setting.host, setting.timeout, &lock).map_err(|error| {
+            Failure::plain(Kind::Failed, format!("{address}: cannot share its lock with who writes to sysfs: {error}"))
         })?;
         Ok(Job {
             setting,
@@ -484,7 +484,7 @@ impl<'a> Job<'a> {
             Ok(None) => return,
             Err(error) => return self.warnings.push(format!("no native driver was loaded: {error}")),
         };
-        if let Err(error) = modules::load_for_alias(host, &device.modalias, self.setting.timeout) {
+        if let Err(error) = &*modules::load_for_alias(host, &device.modalias, self.setting.timeout) {
             self.warnings.push(format!("no native driver was loaded: {error}"));
         }
     }
@@ -556,10 +556,10 @@ impl<'a> Job<'a> {
     /// The driver link: reading it waits for nothing.
     fn driver(&self) -> Result<Option<DriverName>, StepError> {
         let host = self.setting.host;
-        if !host.device(self.address).exists() {
-            return Err(StepError::Gone);
+        match gather::driver_of(host, self.address)? {
+            None if !Device::is_there(host, self.address) => Err(StepError::Gone),
+            driver => Ok(driver),
         }
-        Ok(gather::driver_of(host, self.address)?)
     }
 
     /// What to tell the user.

@@ -54,7 +54,7 @@ impl<'a> PfJob<'a> {
     }
 
     pub(super) fn new(setting: &'a Setting<'a>, pf: Address, lock: DeviceLock) -> Result<PfJob<'a>, Failure> {
-        let control = Control::start(setting.host, setting.timeout, &lock).map_err(|error| no_attendant(pf, &error))?;
+        let control = Control::new(setting.host, setting.timeout, &lock).map_err(|error| unshared(pf, &error))?;
         let state = State { count: 0, is_autoprobed: true, is_remade: false, is_bound: false };
         Ok(PfJob { setting, pf, control, state, is_undoing: false, steps: Vec::new(), lock })
     }
@@ -307,7 +307,8 @@ impl<'a> PfJob<'a> {
         }
         let result = self.control.set_vf_count(self.pf, count);
         self.control.set_timeout(self.setting.timeout);
-        let made = self.read()?.vfs.len();
+        let made = Pf::count(self.setting.host, self.pf).map_err(|error| self.unreadable(&error))?;
+        let made = made.ok_or_else(|| self.gone())?;
         self.state.is_remade |= result.is_ok() || made != vfs.len();
         self.state.count = u16::try_from(made).unwrap_or(u16::MAX);
         result.map_err(|error| self.failure(error))?;
@@ -325,9 +326,13 @@ impl<'a> PfJob<'a> {
     fn read(&self) -> Result<Pf, Failure> {
         match Pf::read(self.setting.host, self.pf) {
             Ok(Some(pf)) => Ok(pf),
-            Ok(None) => Err(Failure::plain(Kind::NoDevice, format!("no PCI device {}", self.pf))),
+            Ok(None) => Err(self.gone()),
             Err(error) => Err(self.unreadable(&error)),
         }
+    }
+
+    fn gone(&self) -> Failure {
+        Failure::plain(Kind::NoDevice, format!("no PCI device {}", self.pf))
     }
 
     fn unreadable(&self, error: &ReadError) -> Failure {
@@ -448,6 +453,6 @@ fn log_hint(pf: Address) -> String {
     format!("the kernel log may say more: dmesg | grep {pf}")
 }
 
-fn no_attendant(pf: Address, error: &std::io::Error) -> Failure {
-    Failure::plain(Kind::Failed, format!("{pf}: cannot start the process that writes to sysfs: {error}"))
+fn unshared(pf: Address, error: &std::io::Error) -> Failure {
+    Failure::plain(Kind::Failed, format!("{pf}: cannot share its lock with who writes to sysfs: {error}"))
 }

@@ -4,12 +4,14 @@
 pub mod driverctl;
 pub mod libvirt;
 
+use std::ffi::OsString;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::builder::PossibleValue;
-use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
+use clap::{Args, ColorChoice, FromArgMatches, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
 use crate::address::Address;
@@ -36,6 +38,40 @@ pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
     pub common: Common,
+}
+
+impl Cli {
+    /// Reads what was typed, the program's name first.
+    pub fn parse_typed(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
+        let arguments: Vec<OsString> = arguments.collect();
+        match Cli::parse_one_verb(&arguments) {
+            Some(cli) => Ok(cli),
+            None => Cli::try_parse_from(arguments),
+        }
+    }
+
+    /// The same with the options of one verb alone, for those that are run for one device after another: to set up the parser
+    /// for all verbs takes longer than to choose a driver. What is mistyped, or a question for help, is left to that parser.
+    fn parse_one_verb(arguments: &[OsString]) -> Option<Cli> {
+        fn parse<A: Args>(arguments: &[OsString], command: fn(A) -> Command) -> Option<Cli> {
+            let mut parser = Common::augment_args(A::augment_args(clap::Command::new("vfioctl")));
+            let mut matches = parser.try_get_matches_from_mut(arguments).ok()?;
+            // To take it apart takes as long as to put it together, and the program is short.
+            mem::forget(parser);
+            let command = command(A::from_arg_matches_mut(&mut matches).ok()?);
+            Some(Cli { command, common: Common::from_arg_matches_mut(&mut matches).ok()? })
+        }
+        let (verb, arguments) = (arguments.get(1)?.to_str()?, &arguments[1..]);
+        match verb {
+            "list" => parse(arguments, Command::List),
+            "match" => parse(arguments, Command::Match),
+            "explain" => parse(arguments, Command::Explain),
+            "bind" => parse(arguments, Command::Bind),
+            "unbind" => parse(arguments, Command::Unbind),
+            "claim" => parse(arguments, Command::Claim),
+            _ => None,
+        }
+    }
 }
 
 /// Options of every command.
@@ -70,8 +106,9 @@ pub struct Common {
     pub verbose: bool,
 }
 
-/// The verbs.
+/// The verbs. The options of one are made when it is asked for: to make all of them takes longer than most of the verbs do.
 #[derive(Subcommand, Debug)]
+#[command(defer = true)]
 pub enum Command {
     /// List devices: driver, IOMMU group, best VFIO driver
     List(List),
@@ -301,5 +338,45 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match Duration::try_from_secs_f64(seconds) {
         Ok(timeout) if !timeout.is_zero() => Ok(timeout),
         _ => Err("must be more than 0 seconds, and finite".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With one verb's options or with all, what is typed means the same.
+    #[test]
+    fn one_verb_is_read_as_all_are() {
+        for (typed, is_alone) in [
+            ("list", true),
+            ("list --json --class network --driver none --group 7 --vfio", true),
+            ("match 3b:00.1 --root /mnt -v", true),
+            ("match --kernel 6.1 --modalias pci:v00008086d00001533sv00008086sd00001533bc02sc00i00", true),
+            ("explain 0000:3b:00.1 --color never", true),
+            ("bind --driver vfio-pci 3b:00.1 3b:00.2 --force --timeout 5 --dry-run", true),
+            ("bind 3b:00.1 --force=network,tpm --require migration --no-save --group --prepare --strict", true),
+            ("unbind 3b:00.1 --driver mlx5_core --force=disk", true),
+            ("claim --udev 0000:3b:00.1", true),
+            ("--json list", false),
+            ("apply 3b:00.1", false),
+        ] {
+            let words = || ["vfioctl"].into_iter().chain(typed.split(' ')).map(OsString::from);
+            let alone = Cli::parse_one_verb(&words().collect::<Vec<_>>());
+            assert_eq!(alone.is_some(), is_alone, "{typed}");
+            let all = Cli::try_parse_from(words()).unwrap();
+            assert_eq!(format!("{:?}", Cli::parse_typed(words()).unwrap()), format!("{all:?}"), "{typed}");
+        }
+    }
+
+    #[test]
+    fn what_is_mistyped_is_said_by_the_parser_of_all_verbs() {
+        for typed in
+            ["match", "match 3b:00.1 3b:00.2", "list --help", "bind --prepare --no-prepare 3b:00.1", "list list"]
+        {
+            let words = || ["vfioctl"].into_iter().chain(typed.split(' ')).map(OsString::from);
+            let (ours, theirs) = (Cli::parse_typed(words()).unwrap_err(), Cli::try_parse_from(words()).unwrap_err());
+            assert_eq!(ours.to_string(), theirs.to_string(), "{typed}");
+        }
     }
 }

@@ -39,7 +39,7 @@ pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
         [] => {
             // First: it may make or remove VFs that the policy names.
             let earlier = put_back(context);
-            (earlier, named_by(context, &policy)?)
+            (earlier, named_by(context, policy)?)
         }
         named => (Vec::new(), distinct(named)),
     };
@@ -82,8 +82,7 @@ pub fn apply_to(context: &Context, addresses: &[Address], manner: Manner) -> Res
     let apply = |address| {
         binder.bind(address, |device| {
             // Read again under the lock: an unbind that was faster has its way.
-            let (policy, _) = Policy::read(&context.host);
-            decide(context, &policy, device, manner)
+            decide(context, context.policy_now(address).decide(device), device, manner)
         })
     };
     Ok(context.each(addresses, |address| {
@@ -131,9 +130,14 @@ pub fn named_by(context: &Context, policy: &Policy) -> Result<Vec<Address>> {
     Ok(devices.iter().filter(|device| policy.decide(device).is_some()).map(|device| device.address).collect())
 }
 
-/// What the policy asks for a device; `None`: nothing.
-pub fn decide(context: &Context, policy: &Policy, device: &Device, manner: Manner) -> Result<Option<Request>, Failure> {
-    match policy.decide(device) {
+/// What the policy asks for a device by what it has decided; `None`: nothing.
+pub fn decide(
+    context: &Context,
+    decision: Option<Decision<'_>>,
+    device: &Device,
+    manner: Manner,
+) -> Result<Option<Request>, Failure> {
+    match decision {
         Some(Decision::Rule(rule)) => {
             // Both would have their way with it, in an order that nobody has chosen.
             leave_to_driverctl(context, device.address)?;

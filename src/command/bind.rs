@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::kernel_name::DriverName;
 use crate::outcome::{DeviceResult, Failure, Kind};
 use crate::plan::{self, BindPlan, Facts, Manner, Target, Wanted};
-use crate::policy::{self, Choice, Decision, Draft, Policy, PolicyError, Rule, Terms};
+use crate::policy::{self, Choice, Decision, Draft, PolicyError, Rule, Terms};
 use crate::prepare::{Preparer, Recipe};
 use crate::require::{self, Feature, Requirement};
 use crate::sysfs::{Device, Group, ReadError};
@@ -153,7 +153,7 @@ impl Binder<'_> {
     {
         let context = self.context;
         // A device that is not there needs no lock, nor root, to be told so.
-        if !context.host.device(address).exists() {
+        if !Device::is_there(&context.host, address) {
             context.device(address)?;
         }
         let observe = |address: Address, text: &str| context.observe(address, text);
@@ -203,9 +203,9 @@ impl Binder<'_> {
             return Ok((rule.recipe().cloned(), request));
         }
         let is_as_kept = matches!(request.preparing, Preparing::AsKept);
-        let (policy, errors) = Policy::read(&self.context.host);
+        let policy = self.context.policy_now(address);
         if request.is_saving && is_as_kept {
-            check_readable(&self.context.host, address, &errors)?;
+            check_readable(&self.context.host, address, &policy.errors)?;
         }
         let rule = match policy.decide(device) {
             Some(Decision::Rule(rule)) => Some(rule),

@@ -21,7 +21,7 @@ use crate::sysfs::{Device, VfRange};
 pub fn run(context: &Context, options: &cli::Claim) -> Result<u8> {
     let (policy, errors) = context.policy();
     if let Some(address) = options.udev {
-        return tell_udev(context, &policy, address);
+        return tell_udev(context, policy, address);
     }
     let mut status = u8::from(!errors.is_empty());
     if !context.is_dry_run {
@@ -32,10 +32,10 @@ pub fn run(context: &Context, options: &cli::Claim) -> Result<u8> {
             status = 1;
         }
     }
-    let addresses = named_by(context, &policy)?;
+    let addresses = named_by(context, policy)?;
     let binder = Binder { context, chooser: context.chooser()?.with_modules(), together: addresses.clone() };
     context.refuse_other_kernel(&binder.chooser)?;
-    let results = context.each(&addresses, |address| claim(&binder, &policy, address));
+    let results = context.each(&addresses, |address| claim(&binder, policy, address));
     Ok(status.max(context.conclude("claim", &results)?))
 }
 
@@ -68,7 +68,9 @@ struct Claim {
 
 /// `None`: no rule is about the device.
 fn look(binder: &Binder<'_>, policy: &Policy, device: Device) -> Result<Option<Claim>, Failure> {
-    let Some(request) = decide(binder.context, policy, &device, Manner::default())? else { return Ok(None) };
+    let Some(request) = decide(binder.context, policy.decide(&device), &device, Manner::default())? else {
+        return Ok(None);
+    };
     let (wanted, doubts) = match binder.wanted(&device, &request) {
         // What is required may be there once the PF is up. Until then no driver is to have the device, a native one least of
         // all.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What every verb has: the host, the options, and where to report.
 
-use std::sync::Mutex;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::address::Address;
 use crate::apply::{Recoveries, Setting, step_record};
@@ -16,14 +18,26 @@ use crate::interrupt;
 use crate::modules::Tables;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
 use crate::plan::Step;
-use crate::policy::{self, Decision, Policy, PolicyError};
+use crate::policy::{self, Decision, Policy, PolicyError, Renewed};
 use crate::progress::Progress;
 use crate::report::{Output, PolicyView};
+use crate::sysfs::attendant;
 use crate::sysfs::{self, Device, Directory};
 use crate::unfinished::Unfinished;
 
-/// How many devices are worked on at a time: the kernel's probes are what takes long, not we.
+/// How many devices are worked on at a time: the kernel's probes are what takes long, not we, and each is under the lock of its
+/// device alone.
 const PARALLEL: usize = 64;
+
+/// How many at most, where most of these are in calls that last: each call has a process, and where calls are short more of
+/// these would cost more than they gain.
+const MOST: usize = 256;
+
+/// How often one looks whether they do.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// How many files are open for one device, at most: its lock, twice, the way to whoever makes its calls, what is read of it.
+const FILES: usize = 8;
 
 /// How long a call into the kernel may take, unless the user says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,6 +58,7 @@ pub struct Context {
     pub progress: Progress,
     /// What was put back of earlier runs, and is not reported yet.
     pub recoveries: Recoveries,
+    policy: OnceLock<(Policy, Vec<PolicyError>)>,
 }
 
 impl Context {
@@ -58,6 +73,7 @@ impl Context {
             is_dry_run: common.dry_run,
             progress: Progress::hidden(),
             recoveries: Recoveries::default(),
+            policy: OnceLock::new(),
         })
     }
 
@@ -122,14 +138,25 @@ impl Context {
         Setting { host: &self.host, timeout, is_timeout_fixed, observe, recoveries: &self.recoveries }
     }
 
-    /// Reads the policy, and names the files that are left out; the second value is why.
-    pub fn policy(&self) -> (Policy, Vec<PolicyError>) {
-        let (policy, errors) = Policy::read(&self.host);
-        for error in &errors {
+    /// The policy as this run first read it, with the files that are left out named; the second value is why.
+    pub fn policy(&self) -> (&Policy, &[PolicyError]) {
+        let (policy, errors) = self.policy_read();
+        for error in errors {
             let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
             self.output.warn(&format!("policy left out: {error}{hint}"));
         }
         (policy, errors)
+    }
+
+    /// The same for a device whose lock is held: whoever has bound it or given it back until now has its way. What is about
+    /// many devices is as it was when this run began.
+    pub fn policy_now(&self, address: Address) -> Renewed<'_> {
+        self.policy_read().0.renew(&self.host, address)
+    }
+
+    /// The same without a word.
+    pub fn policy_read(&self) -> &(Policy, Vec<PolicyError>) {
+        self.policy.get_or_init(|| Policy::read(&self.host))
     }
 
     /// Writes down for udev which devices the policy's selectors may be about; `true`: it is something else than before.
@@ -240,11 +267,20 @@ impl Context {
                 self.progress.step();
             }
         };
+        let most = at_a_time(addresses.len());
         thread::scope(|scope| {
-            for _ in 1..addresses.len().min(PARALLEL) {
-                // Where there may be no more threads, there are fewer at work.
-                if thread::Builder::new().spawn_scoped(scope, work_through).is_err() {
-                    break;
+            // Where there may be no more threads, there are fewer at work.
+            let start = || thread::Builder::new().spawn_scoped(scope, work_through).is_ok();
+            let mut threads = (1..most.min(PARALLEL)).take_while(|_| start()).count() + 1;
+            let is_waiting = || queue.lock().expect("no thread panics with the queue").len() > 0;
+            while threads < most && is_waiting() {
+                thread::sleep(GLANCE);
+                if attendant::lasting_calls() * 2 > threads {
+                    let more = (threads..most).take(PARALLEL).take_while(|_| start()).count();
+                    threads += more;
+                    if more == 0 {
+                        break;
+                    }
                 }
             }
             work_through();
@@ -295,15 +331,25 @@ impl Context {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+/// How many of so many devices can be worked on at a time: as many as there may be files open for. The usual limit is 1024, and
+/// a process may have more if it asks.
+fn at_a_time(devices: usize) -> usize {
+    let wanted = devices.min(MOST);
+    let limit = getrlimit(Resource::Nofile);
+    let files = |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    if files(limit.current) >= wanted * FILES {
+        return wanted;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        Ok(()) => wanted.min(files(limit.maximum) / FILES),
+        Err(_) => wanted.min(files(limit.current) / FILES),
+    }
+}
+
 /// Addresses without their repetitions, in the order given.
 pub fn distinct(addresses: &[Address]) -> Vec<Address> {
-    let mut distinct = Vec::with_capacity(addresses.len());
-    for &address in addresses {
-        if !distinct.contains(&address) {
-            distinct.push(address);
-        }
-    }
-    distinct
+    let mut seen = BTreeSet::new();
+    addresses.iter().copied().filter(|address| seen.insert(*address)).collect()
 }
 
 /// What the policy says about a device, for showing.

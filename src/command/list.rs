@@ -62,7 +62,7 @@ pub fn run(context: &Context, options: &List) -> Result<u8> {
         });
         let is_begun = unfinished.binary_search(&device.address).is_ok();
         let verb = is_begun.then(|| context.unfinished(device.address)).flatten();
-        let view = DeviceView::new(device, driver_override, name.clone(), best, policy_view(&policy, device));
+        let view = DeviceView::new(device, driver_override, name.clone(), best, policy_view(policy, device));
         views.push(view.with_unfinished(verb));
     }
     report::list(context.output, &views)?;

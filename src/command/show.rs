@@ -37,7 +37,7 @@ pub fn run(context: &Context, address: Address) -> Result<u8> {
         None => None,
     };
     let class_name = names.class.unwrap_or_else(|| class::name(&device.modalias.class()).to_string());
-    let policy = policy_view(&policy, &device);
+    let policy = policy_view(policy, &device);
     let (driver_override, is_locked) = driver_override(context, address)?;
     let facts = gather::with_users(&context.host, gather::surroundings(&context.host, device, driver_override)?, &[])?;
     let view = DeviceView::new(&facts.device, facts.driver_override.clone(), names.device.map(Rc::from), best, policy)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `vfioctl sriov`: PFs and their VFs, and how many there shall be.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 
 use super::bind::{Binder, Preparing, Request};
@@ -16,14 +18,14 @@ use crate::plan::Manner;
 use crate::policy::{Choice, Policy, PolicyError};
 use crate::report::{self, PfView, SriovOutcome, SriovView, VfView};
 use crate::sriov;
-use crate::sysfs::{Device, Pf, ReadError};
+use crate::sysfs::{Device, Node, Pf, ReadError};
 
 /// Shows PFs, or one with its VFs, or sets the number of its VFs.
 pub fn run(context: &Context, options: &Sriov) -> Result<u8> {
     let Some(address) = options.pf else {
         let names = Database::open();
         let pfs = Pf::list(&context.host)?;
-        let views = pfs.iter().map(|pf| pf_view(context, &names, pf)).collect::<Result<Vec<_>, _>>()?;
+        let views = pfs.iter().map(|pf| pf_view(context, Some(&names), pf)).collect::<Result<Vec<_>, _>>()?;
         report::sriov_list(context.output, &views)?;
         return Ok(0);
     };
@@ -34,7 +36,7 @@ pub fn run(context: &Context, options: &Sriov) -> Result<u8> {
     match options.count {
         None => {
             context.unfinished(address);
-            let (pf, vfs) = views(context, &context.policy().0, &pf, true)?;
+            let (pf, vfs) = views(context, context.policy().0, &pf, true)?;
             report::sriov_show(context.output, &pf, &vfs)?;
             Ok(0)
         }
@@ -52,8 +54,11 @@ pub fn read(context: &Context, address: Address) -> Result<(Pf, Device), Failure
     }
 }
 
-fn pf_view(context: &Context, names: &Database, pf: &Pf) -> Result<PfView, ReadError> {
-    let name = Device::read(&context.host, pf.address)?.and_then(|device| names.look_up(&device.modalias).device);
+fn pf_view(context: &Context, names: Option<&Database>, pf: &Pf) -> Result<PfView, ReadError> {
+    // All of the device would be read with its VFs.
+    let modalias = Node::new(context.host.device(pf.address)).read_if_there("modalias")?;
+    let modalias = modalias.and_then(|text| text.parse().ok());
+    let name = names.zip(modalias).and_then(|(names, modalias)| names.look_up(&modalias).device);
     Ok(PfView {
         address: pf.address,
         name,
@@ -78,7 +83,20 @@ fn views(context: &Context, policy: &Policy, pf: &Pf, with_uses: bool) -> Result
         let policy = policy_view(policy, &vf.device);
         VfView::new(vf, policy)
     };
-    Ok((pf_view(context, &Database::open(), pf)?, vfs.into_iter().map(vf_view).collect()))
+    Ok((pf_view(context, Some(&Database::open()), pf)?, vfs.into_iter().map(vf_view).collect()))
+}
+
+/// All that is said of hundreds of VFs in a line: which drivers they are on, by what this run has seen last of each.
+fn drivers(context: &Context, pf: &Pf, results: &[DeviceResult]) -> Result<(PfView, Vec<VfView>), ReadError> {
+    let seen: BTreeMap<Address, &DeviceResult> = results.iter().map(|result| (result.address, result)).collect();
+    let vf_view = |&(number, vf): &(u16, Address)| {
+        let driver = match seen.get(&vf) {
+            Some(result) => result.driver.clone(),
+            None => gather::driver_of(&context.host, vf)?,
+        };
+        Ok(VfView::on_driver(number, vf, driver))
+    };
+    Ok((pf_view(context, None, pf)?, pf.vfs.iter().map(vf_view).collect::<Result<_, _>>()?))
 }
 
 /// Sets the number of VFs, and binds them.
@@ -89,7 +107,7 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
     }
     let chooser = context.chooser()?.with_modules();
     context.refuse_other_kernel(&chooser)?;
-    let (policy, errors) = context.policy();
+    let (_, errors) = context.policy();
     // What is left out may be about these very VFs, and the old ones would be gone.
     if let Some(error) = errors.iter().find(|error| matches!(error, PolicyError::Distrusted { .. })) {
         let failure = Failure::plain(Kind::Unsafe, format!("{}: {error}; nothing was touched", device.address));
@@ -111,7 +129,7 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
         must_be_vfio: true,
     });
     let binder = Binder { context, chooser, together: Vec::new() };
-    let mut work = VfWork::new(context, binder, device.address, policy, request, options.keep_going);
+    let mut work = VfWork::new(context, binder, device.address, request, options.keep_going);
     let done = work.set(device, count, manner.acknowledged);
     context.progress.clear();
     let (mut earlier, mut earlier_failure) = (Vec::new(), None);
@@ -159,9 +177,13 @@ fn set(context: &Context, device: &Device, count: u16, options: &Sriov) -> Resul
         Err(failure) => failure.kind.exit_status(),
         Ok(()) => results.iter().map(DeviceResult::exit_status).max().unwrap_or(0),
     };
-    let now = Pf::read(&context.host, device.address).and_then(|pf| match pf {
-        Some(pf) => views(context, &work.policy, &pf, context.output.is_json).map(|(pf, vfs)| (Some(pf), vfs)),
-        None => Ok((None, Vec::new())),
+    let now = Pf::read(&context.host, device.address).and_then(|pf| {
+        match pf {
+            Some(pf) if context.output.is_json => views(context, &context.policy_read().0, &pf, true),
+            Some(pf) => drivers(context, &pf, &results),
+            None => return Ok((None, Vec::new())),
+        }
+        .map(|(pf, vfs)| (Some(pf), vfs))
     });
     let (pf, vfs) = now.unwrap_or_else(|error| {
         context.output.warn(&error.to_string());

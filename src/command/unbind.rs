@@ -13,7 +13,7 @@ use crate::guard::Uses;
 use crate::kernel_name::DriverName;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
 use crate::plan::{self, Action, Facts, Step, Target};
-use crate::policy::{self, Decision, Policy};
+use crate::policy::{self, Decision};
 use crate::sysfs::Device;
 use crate::target;
 
@@ -136,7 +136,7 @@ fn remarks(context: &Context, before: &Device, result: &DeviceResult, request: &
             before.address
         ));
     }
-    let (policy, _) = Policy::read(&context.host);
+    let policy = context.policy_now(before.address);
     match policy.decide(before) {
         Some(Decision::Rule(rule)) => remarks.push(format!(
             "{} still names it: 'vfioctl apply' gives it driver {} again",

@@ -15,7 +15,7 @@ use crate::guard::Uses;
 use crate::libvirt;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome, StepRecord};
 use crate::plan::{self, Action as DeviceAction, Attempt, BindPlan, Binding, Manner, Step as DeviceStep};
-use crate::policy::{Choice, Decision, Policy};
+use crate::policy::{Choice, Decision};
 use crate::prepare::Preparation;
 use crate::require::Feature;
 use crate::sriov::{self, Action, Facts};
@@ -36,8 +36,6 @@ pub struct VfWork<'a> {
     context: &'a Context,
     binder: Binder<'a>,
     pf: Address,
-    /// The policy, as it was when this began.
-    pub policy: Policy,
     /// The driver that was named; without, the policy says.
     request: Option<Request>,
     is_going_on: bool,
@@ -54,12 +52,11 @@ impl<'a> VfWork<'a> {
         context: &'a Context,
         binder: Binder<'a>,
         pf: Address,
-        policy: Policy,
         request: Option<Request>,
         is_going_on: bool,
     ) -> VfWork<'a> {
         let (unnamed, prepared, results) = (Mutex::default(), BTreeMap::new(), Vec::new());
-        VfWork { context, binder, pf, policy, request, is_going_on, unnamed, prepared, results }
+        VfWork { context, binder, pf, request, is_going_on, unnamed, prepared, results }
     }
 
     /// Gives the PF `count` VFs, each its driver; an error: nothing was begun.
@@ -132,11 +129,12 @@ impl<'a> VfWork<'a> {
                 addresses.filter_map(|vf| sriov::predicted(pf, vf, &before.range.device)).collect()
             }
         };
+        let (policy, _) = self.context.policy_read();
         let mut known: BTreeMap<(String, Vec<Feature>), (String, BTreeSet<String>)> = BTreeMap::new();
         let mut intents = BTreeMap::new();
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         for vf in &vfs {
-            let (name, names) = match self.request(&self.policy, vf)? {
+            let (name, names) = match self.request(policy.decide(vf), vf)? {
                 None => ("the kernel's own choice".to_string(), BTreeSet::new()),
                 // They are alike: what holds for one holds for all.
                 Some(request) => {
@@ -154,7 +152,7 @@ impl<'a> VfWork<'a> {
                 }
             };
             *numbers.entry(name).or_default() += 1;
-            let is_prepared = match self.policy.decide(vf) {
+            let is_prepared = match policy.decide(vf) {
                 Some(Decision::Rule(rule)) => rule.recipe().is_some_and(|recipe| !recipe.is_empty()),
                 _ => false,
             };
@@ -165,11 +163,11 @@ impl<'a> VfWork<'a> {
     }
 
     /// What is asked for a VF: by the driver that was named, else by the policy; `None`: nothing.
-    fn request(&self, policy: &Policy, vf: &Device) -> Result<Option<Request>, Failure> {
+    fn request(&self, decision: Option<Decision<'_>>, vf: &Device) -> Result<Option<Request>, Failure> {
         let Some(request) = &self.request else {
-            return decide(self.context, policy, vf, Manner::default());
+            return decide(self.context, decision, vf, Manner::default());
         };
-        match policy.decide(vf) {
+        match decision {
             // udev has the policy applied to what appears: which of the two came last would be chance.
             Some(Decision::Rule(rule)) if !is_same(&rule.driver, &request.choice) => Err(Failure::new(
                 Kind::Conflict,
@@ -214,7 +212,9 @@ impl<'a> VfWork<'a> {
 
     fn bind(&mut self) -> Result<(), Failure> {
         let context = self.context;
-        let vfs: Vec<Address> = read(context, self.pf)?.0.vfs.iter().map(|(_, vf)| *vf).collect();
+        let failed = |error: ReadError| Failure::plain(Kind::Failed, format!("{}: {error}", self.pf));
+        let pf = Pf::read(&context.host, self.pf).map_err(failed)?;
+        let vfs: Vec<Address> = pf.iter().flat_map(|pf| &pf.vfs).map(|(_, vf)| *vf).collect();
         if !(context.output.is_json || context.output.is_verbose) {
             let text = format!("{}: {} VFs there; bound ", self.pf, vfs.len());
             context.progress.show(text, Some(vfs.len()));
@@ -223,7 +223,7 @@ impl<'a> VfWork<'a> {
         let results = context.each(&vfs, |vf| {
             self.binder.bind(vf, |device| {
                 // Read again under the VF's lock: a bind or unbind that was faster has its way.
-                let request = self.request(&Policy::read(&context.host).0, device)?;
+                let request = self.request(context.policy_now(vf).decide(device), device)?;
                 if request.is_none() {
                     self.unnamed.lock().expect("no thread panics with it").insert(vf);
                 }
@@ -233,8 +233,10 @@ impl<'a> VfWork<'a> {
         let failures: Vec<&DeviceResult> = results.iter().filter(|result| result.error.is_some()).collect();
         let failure = sriov::could_not(self.pf, vfs.len(), &failures);
         for mut result in results {
-            let incarnation = Device::incarnation(&context.host, result.address);
-            self.prepared.insert(result.address, (incarnation, std::mem::take(&mut result.prepared)));
+            if !result.prepared.is_empty() {
+                let incarnation = Device::incarnation(&context.host, result.address);
+                self.prepared.insert(result.address, (incarnation, std::mem::take(&mut result.prepared)));
+            }
             if self.unnamed.lock().expect("no thread panics with it").contains(&result.address) {
                 result.warnings.clear();
             }

@@ -20,7 +20,7 @@ pub fn read(host: &Host, node: &Node, name: &str) -> Result<Option<String>, Read
         return node.read_if_there(name);
     }
     let error = |source: io::Error| ReadError { path: node.path().join(name), source };
-    let mut attendant = Attendant::start().map_err(error)?;
+    let mut attendant = Attendant::default();
     match attendant.read(node.path(), name, PATIENCE) {
         Ok(Answer::Done(text)) => Ok(Some(text.trim_end_matches('\n').to_string())),
         Ok(Answer::NotOpened(errno) | Answer::Refused(errno)) => {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::address::Address;
+use crate::fresh::Fresh;
 use crate::host::Host;
 use crate::printable::printable;
 use crate::processes::{Opener, is_ours, openers_of};
@@ -74,7 +75,8 @@ impl User {
 ///
 /// What a caller may not see (another user's processes) is not found: the kernel has the last word.
 pub fn holders(host: &Host, address: Address, group: Option<u32>, vfio_devices: &[String]) -> Vec<Holder> {
-    holding(&users(host), address, group, vfio_devices)
+    static USERS: Fresh<Vec<User>> = Fresh::new();
+    holding(&USERS.get(&host.processes(), || users(host)), address, group, vfio_devices)
 }
 
 /// Those of `users` that hold this device: for many devices, with one look at the processes.

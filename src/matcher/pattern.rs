@@ -2,13 +2,16 @@
 //! Alias patterns, matched as kmod matches them: normalised (`shared/util.c`, `alias_normalize`), then
 //! `fnmatch(3)` with no flags over the whole string.
 
+use std::sync::OnceLock;
+
 use super::fields::{self, FIELDS};
 
 /// An alias pattern, such as `vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pattern {
     text: String,
-    tokens: Vec<Token>,
+    /// Most patterns are of other devices from their first digits on, and never needed so.
+    tokens: OnceLock<Vec<Token>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,8 +36,8 @@ pub struct UnbalancedBracket;
 impl Pattern {
     /// Normalises and compiles a pattern as it is written in a table.
     pub fn new(written: &str) -> Result<Pattern, UnbalancedBracket> {
-        let normalised = normalise(written)?;
-        Ok(Pattern { text: written.to_string(), tokens: compile(normalised.as_bytes()) })
+        check_brackets(written)?;
+        Ok(Pattern { text: written.to_string(), tokens: OnceLock::new() })
     }
 
     /// The pattern as written in its table.
@@ -44,7 +47,14 @@ impl Pattern {
 
     /// Does the whole of `key` match?
     pub fn matches(&self, key: &str) -> bool {
-        matches(&self.tokens, key.as_bytes())
+        let is_other = |(want, have): (u8, u8)| match want {
+            b'*' | b'?' | b'[' | b'\\' | b'-' => Some(false),
+            literal => (literal != have).then_some(true),
+        };
+        if self.text.bytes().zip(key.bytes()).find_map(is_other) == Some(true) {
+            return false;
+        }
+        matches(self.tokens.get_or_init(|| compile(normalise(&self.text).as_bytes())), key.as_bytes())
     }
 
     /// How many of the seven PCI fields are exactly `*`: the fewer, the better the match. This is upstream's rule (kernel
@@ -62,20 +72,25 @@ impl Pattern {
     }
 }
 
+/// kmod drops a pattern whose brackets do not pair.
+fn check_brackets(written: &str) -> Result<(), UnbalancedBracket> {
+    let inside = written.bytes().try_fold(false, |inside, byte| match byte {
+        b']' if !inside => Err(UnbalancedBracket),
+        b']' => Ok(false),
+        b'[' => Ok(true),
+        _ => Ok(inside),
+    })?;
+    if inside { Err(UnbalancedBracket) } else { Ok(()) }
+}
+
 /// `-` becomes `_` outside brackets, as module names do.
-fn normalise(written: &str) -> Result<String, UnbalancedBracket> {
-    let mut normal = String::with_capacity(written.len());
+fn normalise(written: &str) -> String {
     let mut inside = false;
-    for c in written.chars() {
-        match (inside, c) {
-            (false, ']') => return Err(UnbalancedBracket),
-            (false, '[') => inside = true,
-            (true, ']') => inside = false,
-            _ => {}
-        }
-        normal.push(if c == '-' && !inside { '_' } else { c });
-    }
-    if inside { Err(UnbalancedBracket) } else { Ok(normal) }
+    let normal = written.chars().map(|c| {
+        inside = c == '[' || (inside && c != ']');
+        if c == '-' && !inside { '_' } else { c }
+    });
+    normal.collect()
 }
 
 fn compile(pattern: &[u8]) -> Vec<Token> {

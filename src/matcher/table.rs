@@ -59,7 +59,8 @@ pub struct Entry {
 pub struct Oddity {
     /// The table.
     pub source: Source,
-    /// Line number in `modules.alias` or a modprobe.d file, record number in `modules.builtin.modinfo`; from 1.
+    /// Line number in `modules.alias` or a modprobe.d file, record number in `modules.builtin.modinfo`; from 1, and 0 for
+    /// what has none.
     pub line: usize,
     /// The text as it stands, escaped.
     pub text: String,
@@ -69,7 +70,10 @@ pub struct Oddity {
 
 impl fmt::Display for Oddity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}: {}", self.source, self.line, self.kind, self.text)
+        match self.line {
+            0 => write!(f, "{}: {}: {}", self.source, self.kind, self.text),
+            line => write!(f, "{}:{line}: {}: {}", self.source, self.kind, self.text),
+        }
     }
 }
 
@@ -152,6 +156,12 @@ impl Table {
             }
         })?;
         number_records(file, 0, &mut self.oddities[known..])
+    }
+
+    /// Adds an entry of one of depmod's indexes: they have what `modules.alias` and `modules.builtin.modinfo` have, each
+    /// pattern normalised, and no line numbers.
+    pub fn add_indexed(&mut self, source: Source, pattern: &[u8], module: &[u8]) {
+        self.add(source, &[pattern, b" ", module].concat(), 0);
     }
 
     /// Adds what an `alias` line of modprobe.d says, if it is about VFIO: `words` has the pattern and the module. What

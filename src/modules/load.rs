@@ -6,11 +6,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::process::Command;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::state::{Modules, built_in};
 use crate::environment;
+use crate::fresh::Fresh;
 use crate::host::Host;
 use crate::interrupt;
 use crate::kernel_name::ModuleName;
@@ -158,9 +159,12 @@ fn setting(host: &Host, reason: &str) -> Option<String> {
 }
 
 /// Loads whatever native drivers a device's own modalias names, blacklists respected: what udev does when the device
-/// appears (`80-drivers.rules`). That there may be none is no error.
-pub fn load_for_alias(host: &Host, modalias: &Modalias, timeout: Duration) -> Result<(), RunError> {
-    modprobe(host, &MODPROBE, &["-q", "-b", "--", modalias.as_str()], timeout).map(|_| ())
+/// appears (`80-drivers.rules`). That there may be none is no error. For devices that are alike, and given back at a time,
+/// modprobe is run once.
+pub fn load_for_alias(host: &Host, modalias: &Modalias, timeout: Duration) -> Arc<Result<(), RunError>> {
+    static LOADS: Fresh<Result<(), RunError>> = Fresh::new();
+    let arguments = ["-q", "-b", "--", modalias.as_str()];
+    LOADS.get(&host.root().join(modalias.as_str()), || modprobe(host, &MODPROBE, &arguments, timeout).map(|_| ()))
 }
 
 /// Runs the first of `programs` that is there.

@@ -3,6 +3,7 @@
 //! and modprobe.
 
 mod config;
+pub mod index;
 mod kernel_config;
 mod load;
 mod native;

@@ -2,12 +2,16 @@
 //! Which modules can be had on a host, and which drivers they register.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use serde::Serialize;
 
+use super::index::{self, Index};
 use crate::catalog::Catalog;
 use crate::file;
 use crate::host::Host;
@@ -30,24 +34,44 @@ pub enum ModuleState {
     Missing,
 }
 
-/// The modules of one kernel release: `modules.dep` and `modules.builtin`, read once.
-#[derive(Debug)]
+/// The modules of one kernel release: what `modules.dep` and `modules.builtin` say.
 pub struct Modules<'a> {
     host: &'a Host,
     /// Is it the kernel that runs? Then what /sys says counts too.
     is_running: bool,
-    /// No modules.dep at all: then what is there cannot be told.
-    installed: Option<BTreeMap<ModuleName, PathBuf>>,
+    directory: PathBuf,
+    installed: Installed,
     built_in: BTreeSet<ModuleName>,
+}
+
+/// Which modules have a file.
+enum Installed {
+    /// In depmod's index, from which those few that are asked for are read.
+    Index(Mutex<Index<File>>),
+    /// In `modules.dep`, where there is no index.
+    Table(BTreeMap<ModuleName, PathBuf>),
+    /// That cannot be told.
+    Unknown,
+}
+
+impl Installed {
+    fn read(directory: &Path) -> Installed {
+        if let Ok(index) = index::open(&directory.join("modules.dep.bin")) {
+            return Installed::Index(Mutex::new(index));
+        }
+        match file::read_to_string(&directory.join("modules.dep"), file::TABLE) {
+            Ok(text) => Installed::Table(files_in_dep(&text, directory)),
+            Err(_) => Installed::Unknown,
+        }
+    }
 }
 
 impl<'a> Modules<'a> {
     /// Reads the two lists for `release`.
     pub fn read(host: &'a Host, release: &str) -> Modules<'a> {
         let directory = host.modules(release);
-        let installed = file::read_to_string(&directory.join("modules.dep"), file::TABLE).ok();
-        let installed = installed.map(|text| files_in_dep(&text, &directory));
-        Modules { host, is_running: is_running(host, release), installed, built_in: built_in(&directory) }
+        let (installed, built_in) = (Installed::read(&directory), built_in(&directory));
+        Modules { host, is_running: is_running(host, release), directory, installed, built_in }
     }
 
     /// How `module` stands.
@@ -61,11 +85,26 @@ impl<'a> Modules<'a> {
         if self.is_running && is_built_in_unlisted(self.host, module) {
             return ModuleState::BuiltIn;
         }
-        match self.installed.as_ref().map(|installed| installed.get(module)) {
-            None => ModuleState::Unknown,
+        match self.file(module) {
+            Err(Untold) => ModuleState::Unknown,
             // A file that modules.dep names may be gone since.
-            Some(Some(path)) if path.exists() => ModuleState::Installed,
-            Some(_) => ModuleState::Missing,
+            Ok(Some(path)) if path.exists() => ModuleState::Installed,
+            Ok(_) => ModuleState::Missing,
+        }
+    }
+
+    /// The file that has `module`.
+    fn file(&self, module: &ModuleName) -> Result<Option<PathBuf>, Untold> {
+        match &self.installed {
+            Installed::Unknown => Err(Untold),
+            Installed::Table(files) => Ok(files.get(module).cloned()),
+            Installed::Index(index) => {
+                let mut index = index.lock().expect("no thread panics with the index");
+                // `kernel/x.ko.zst: kernel/y.ko.zst`, as in the table. Where it is damaged, modprobe cannot read it either.
+                let line = index.get(module.as_str().as_bytes()).map_err(|_| Untold)?;
+                let path = line.as_deref().and_then(|line| line.split(|byte| *byte == b':').next());
+                Ok(path.map(|path| self.directory.join(OsStr::from_bytes(path))))
+            }
         }
     }
 
@@ -107,6 +146,9 @@ impl<'a> Modules<'a> {
         Catalog::bundled().by_module(module.as_str())?.driver.parse().ok()
     }
 }
+
+/// Nobody can tell but modprobe.
+struct Untold;
 
 /// Is `release` the kernel that runs?
 pub fn is_running(host: &Host, release: &str) -> bool {

@@ -6,12 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::config::{self, Blacklist, Config};
+use super::index::{self, Entry};
 use super::state::{Modules, built_in, is_running};
 use crate::catalog::Catalog;
 use crate::file;
 use crate::host::{Host, HostError};
 use crate::kernel_name::{DriverName, ModuleName};
-use crate::matcher::Table;
+use crate::matcher::{Source, Table};
 use crate::sysfs::{self, ReadError};
 
 /// A kernel's `vfio_pci:` aliases from every source.
@@ -68,11 +69,21 @@ impl Tables {
         let mut table = Table::default();
 
         // kmod's own order: configuration, then what depmod found.
-        let Config { blacklist, warnings } = config::read(host, &mut table);
+        let Config { blacklist, mut warnings } = config::read(host, &mut table);
+        let mut is_indexed = |name: &str, source, table: &mut Table| {
+            let path = directory.join(name);
+            add_indexed(&path, source, table).unwrap_or_else(|error| {
+                warnings.push(format!("{}: {error}; 'depmod {release}' makes it anew", path.display()));
+                false
+            })
+        };
         let aliases = directory.join("modules.alias");
-        let is_there = read_if_there(&aliases, |file| table.read_modules_alias(file))?;
+        let is_there = is_indexed("modules.alias.bin", Source::ModulesAlias, &mut table)
+            || read_if_there(&aliases, |file| table.read_modules_alias(file))?;
         let missing = (!is_there).then_some(aliases);
-        read_if_there(&directory.join("modules.builtin.modinfo"), |file| table.read_builtin_modinfo(file))?;
+        if !is_indexed("modules.builtin.alias.bin", Source::BuiltinModinfo, &mut table) {
+            read_if_there(&directory.join("modules.builtin.modinfo"), |file| table.read_builtin_modinfo(file))?;
+        }
         add_unlisted(host, &directory, is_running, &mut table);
         if missing.is_some() && !table.names("vfio_pci") {
             table.add_assumed_generic();
@@ -108,6 +119,20 @@ fn add_unlisted(host: &Host, directory: &Path, is_running: bool, table: &mut Tab
             }
         }
     }
+}
+
+/// Adds what an index has; `false` where there is none. A whole table is read in its place, as it is where somebody has taken
+/// a host's tables along and not its indexes.
+fn add_indexed(path: &Path, source: Source, table: &mut Table) -> io::Result<bool> {
+    let mut index = match index::open(path) {
+        Ok(index) => index,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    for Entry { key, value } in index.starting_with(b"vfio_pci:")? {
+        table.add_indexed(source, &key, &value);
+    }
+    Ok(true)
 }
 
 /// Reads a file; `false` where there is none.
@@ -178,6 +203,33 @@ mod tests {
             let driver = Tables::read(&host).unwrap().driver(&host, &module).unwrap();
             assert_eq!(driver.unwrap().as_str(), expected);
         }
+    }
+
+    #[test]
+    fn where_an_index_is_damaged_the_table_is_read_and_that_is_said() {
+        let root = root();
+        let directory = root.path().join("lib/modules/6.2.0");
+        fs::write(directory.join("modules.alias"), "alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n").unwrap();
+        fs::write(directory.join("modules.alias.bin"), "alias").unwrap();
+        let other = Host::new(root.path(), Some("6.2.0".to_string())).unwrap();
+        let tables = Tables::read(&other).unwrap();
+        assert_eq!(modules(&tables), ["vfio_pci"]);
+        assert!(tables.warnings[0].contains("modules.alias.bin: not an index of depmod's"), "{:?}", tables.warnings);
+        assert!(tables.warnings[0].ends_with("'depmod 6.2.0' makes it anew"), "{:?}", tables.warnings);
+    }
+
+    #[test]
+    fn an_index_is_enough() {
+        let root = root();
+        let directory = root.path().join("lib/modules/6.2.0");
+        fs::remove_file(directory.join("modules.alias")).unwrap();
+        // One node, of all flags but children: "vfio_pci:v*" → vfio_pci, of the first module.
+        let node = b"\xb0\x07\xf4\x57\0\x02\0\x01\xc0\0\0\x0cvfio_pci:v*\0\0\0\0\x01\0\0\0\0vfio_pci\0";
+        fs::write(directory.join("modules.alias.bin"), node).unwrap();
+        let other = Host::new(root.path(), Some("6.2.0".to_string())).unwrap();
+        let tables = Tables::read(&other).unwrap();
+        assert_eq!(modules(&tables), ["vfio_pci"]);
+        assert_eq!((tables.missing, tables.warnings.len()), (None, 0));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! Rules: which devices they are about and what driver these shall have.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,17 @@ pub struct Policy {
     by_address: BTreeMap<Address, Vec<usize>>,
     /// And where the others are.
     others: Vec<usize>,
+}
+
+/// A policy with one device's own file as it is now.
+#[derive(Debug)]
+pub struct Renewed<'a> {
+    policy: &'a Policy,
+    /// The file's name, which it may have in several directories.
+    name: PathBuf,
+    own: Vec<Rule>,
+    /// What is wrong with that file.
+    pub errors: Vec<PolicyError>,
 }
 
 /// One `[[device]]` table.
@@ -230,17 +242,75 @@ impl Policy {
         }
     }
 
+    /// The same, but for the one file that the verbs write and remove under the device's lock: that is read anew.
+    pub fn renew(&self, host: &Host, address: Address) -> Renewed<'_> {
+        let name = PathBuf::from(format!("{address}.toml"));
+        let (mut own, mut errors) = (Vec::new(), Vec::new());
+        for directory in host.policy_directories() {
+            let path = directory.join(&name);
+            if path.symlink_metadata().is_err() {
+                continue;
+            }
+            if let Err(distrust) = trust::check_directory(host, &directory) {
+                errors.push(PolicyError::Distrusted { path: directory, distrust });
+                continue;
+            }
+            if !drop_in::is_mask(&path) {
+                match read_file(host, &path) {
+                    Ok(rules) => own = rules,
+                    Err(error) => errors.push(error),
+                }
+            }
+            break;
+        }
+        Renewed { policy: self, name, own, errors }
+    }
+
     /// What it says about a device; `None`: nothing. A rule that names the address outranks those that do not, so that a
     /// choice for one device stands whatever the files are called; among equals the later one wins.
     pub fn decide(&self, device: &Device) -> Option<Decision<'_>> {
-        let own = self.by_address.get(&device.address).map_or(&[][..], Vec::as_slice);
-        let mut about = own.iter().rev().chain(self.others.iter().rev()).map(|&place| &self.rules[place]);
-        if let Some(rule) = about.find(|rule| rule.selector.holds(device)) {
-            return Some(Decision::Rule(rule));
-        }
-        let elsewhere = &self.rules[*own.last()?];
-        Some(Decision::OtherDevice(elsewhere))
+        choose(self.naming(device.address), self.without_address(), device)
     }
+
+    fn naming(&self, address: Address) -> impl DoubleEndedIterator<Item = &Rule> + Clone {
+        self.by_address.get(&address).into_iter().flatten().map(|&place| &self.rules[place])
+    }
+
+    fn without_address(&self) -> impl DoubleEndedIterator<Item = &Rule> + Clone {
+        self.others.iter().map(|&place| &self.rules[place])
+    }
+}
+
+impl Renewed<'_> {
+    /// What it says about a device, as [`Policy::decide`].
+    pub fn decide(&self, device: &Device) -> Option<Decision<'_>> {
+        let is_as_read = |rule: &&Rule| !rule.is_in(self.name.as_os_str());
+        let own = |is_naming: bool| self.own.iter().filter(move |rule| rule.address().is_some() == is_naming);
+        let own_naming = own(true).filter(|rule| rule.address() == Some(device.address));
+        let naming = in_order(self.policy.naming(device.address).filter(is_as_read).chain(own_naming));
+        let without_address = in_order(self.policy.without_address().filter(is_as_read).chain(own(false)));
+        choose(naming.into_iter(), without_address.into_iter(), device)
+    }
+}
+
+/// As their files are read; within each the order is kept.
+fn in_order<'a>(rules: impl Iterator<Item = &'a Rule>) -> Vec<&'a Rule> {
+    let mut rules: Vec<&Rule> = rules.collect();
+    rules.sort_by_key(|rule| rule.file.file_name());
+    rules
+}
+
+/// Which of the rules that name a device's address, and of those that name none, it is.
+fn choose<'a>(
+    naming: impl DoubleEndedIterator<Item = &'a Rule> + Clone,
+    without_address: impl DoubleEndedIterator<Item = &'a Rule>,
+    device: &Device,
+) -> Option<Decision<'a>> {
+    let holds = |rule: &&Rule| rule.selector.holds(device);
+    if let Some(rule) = naming.clone().rev().find(holds).or_else(|| without_address.rev().find(holds)) {
+        return Some(Decision::Rule(rule));
+    }
+    naming.last().map(Decision::OtherDevice)
 }
 
 impl Rule {
@@ -252,6 +322,11 @@ impl Rule {
     /// What is to be done before a device is bound, if anything.
     pub fn recipe(&self) -> Option<&Recipe> {
         self.recipe.as_ref()
+    }
+
+    /// Is it in a file of that name?
+    fn is_in(&self, name: &OsStr) -> bool {
+        self.file.file_name() == Some(name)
     }
 
     /// The address the rule is about, if it names one.
@@ -548,5 +623,49 @@ mod tests {
             let message = parse(text, Path::new("x.toml")).unwrap_err();
             assert!(message.contains(word), "{text}: {message}");
         }
+    }
+
+    /// What is in force for a device is that of its own file now, and of the others as they were.
+    #[test]
+    fn one_file_is_read_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), None).unwrap();
+        let [etc, .., usr] = host.policy_directories();
+        for directory in [&etc, &usr] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        let (own, rule) = ("0000:3b:00.1.toml", |address: &str, driver: &str| {
+            format!("[[device]]\naddress = \"{address}\"\ndriver = \"{driver}\"\n")
+        });
+        let by_id = "[[device]]\nid = \"15b3:101e\"\ndriver = \"by-id\"\n";
+        std::fs::write(usr.join("50.toml"), by_id).unwrap();
+        std::fs::write(etc.join(own), rule("3b:00.1", "first")).unwrap();
+        let (before, _) = Policy::read(&host);
+        let check = |file: Option<&str>, expected: &str| {
+            match file {
+                Some(text) => std::fs::write(etc.join(own), text).unwrap(),
+                None => std::fs::remove_file(etc.join(own)).unwrap(),
+            }
+            let (whole, errors) = Policy::read(&host);
+            let renewed = before.renew(&host, vf().address);
+            assert_eq!(renewed.errors.len(), errors.len(), "{file:?}");
+            for decision in [renewed.decide(&vf()), whole.decide(&vf())] {
+                let found = match decision {
+                    Some(Decision::Rule(rule)) => rule.driver.to_string(),
+                    Some(Decision::OtherDevice(_)) => "other".to_string(),
+                    None => "none".to_string(),
+                };
+                assert_eq!(found, expected, "{file:?}");
+            }
+        };
+        check(Some(&rule("3b:00.1", "second")), "second");
+        check(Some(&rule("3b:00.2", "of-another")), "by-id");
+        check(Some(&format!("{by_id}{}", rule("3b:00.1", "third"))), "third");
+        check(Some(&by_id.replace("by-id", "earlier-by-name")), "by-id");
+        check(Some("[[device]]\n"), "by-id");
+        check(None, "by-id");
+        std::fs::write(usr.join(own), rule("3b:00.1", "lower")).unwrap();
+        check(Some(""), "by-id");
+        check(None, "lower");
     }
 }

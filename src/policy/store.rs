@@ -13,6 +13,7 @@ use super::rule::Choice;
 use super::trust::{self, Distrust};
 use crate::address::Address;
 use crate::file;
+use crate::fresh::Fresh;
 use crate::guard::Uses;
 use crate::host::Host;
 use crate::matcher::Modalias;
@@ -217,9 +218,14 @@ pub fn forget(host: &Host, address: Address) -> Result<bool, StoreError> {
     }
 }
 
-/// A rename or removal lasts once the directory is on disk.
+/// A rename or removal lasts once the directory is on disk: for those of many devices at a time, that is written once.
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(parent(path))?.sync_all()
+    static WRITES: Fresh<io::Result<()>> = Fresh::new();
+    let written = WRITES.get(parent(path), || File::open(parent(path))?.sync_all());
+    match &*written {
+        Ok(()) => Ok(()),
+        Err(error) => Err(error.raw_os_error().map_or(error.kind().into(), io::Error::from_raw_os_error)),
+    }
 }
 
 fn parent(path: &Path) -> &Path {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From a recipe to steps that can be run on one device: what they need is found out before anything is touched.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -291,7 +292,7 @@ impl<'a> Preparer<'a> {
 
     fn no_port(&self, pf: Address, driver: &str) -> Failure {
         // How it gets one is known of drivers that need one.
-        let known = Catalog::bundled().by_driver(driver).into_iter().flat_map(|driver| &driver.preparation);
+        let known = Catalog::bundled().by_driver(driver).into_iter().flat_map(|driver| driver.preparation.iter());
         let mut commands = known.filter(|p| p.when == When::BeforeVfs).filter_map(|p| p.command.as_ref());
         let hint = commands.next().map(|words| {
             let words: Vec<String> = words.iter().map(|word| word.replace("{pf}", &pf.to_string())).collect();
@@ -323,7 +324,7 @@ enum Shows {
 }
 
 fn from_catalog(entry: &catalog::Preparation) -> Wanted {
-    let template = |words: &Vec<&str>| {
+    let template = |words: &Cow<[&str]>| {
         let words = words.iter().map(|word| word.to_string()).collect();
         Template::parse(words).expect("a test has parsed all of the catalogue's")
     };

@@ -67,6 +67,24 @@ impl VfView {
     }
 }
 
+impl VfView {
+    /// A VF of which nothing is to be shown but its driver.
+    pub fn on_driver(number: u16, address: Address, driver: Option<DriverName>) -> VfView {
+        VfView {
+            number,
+            address,
+            driver,
+            driver_override: None,
+            vfio: false,
+            iommu_group: None,
+            policy: None,
+            holders: Vec::new(),
+            uses: Vec::new(),
+            in_use: Vec::new(),
+        }
+    }
+}
+
 /// What became of a PF whose number of VFs was to be set.
 #[derive(Serialize, Debug)]
 pub struct SriovView {

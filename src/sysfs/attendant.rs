@@ -3,27 +3,28 @@
 //!
 //! A write to `bind` or `unbind` can sleep in the kernel for ever, and on older kernels so can a read of `driver_override`.
 //! A thread stuck there keeps its whole process from ending, SIGKILL or not. So such calls are made by a child process,
-//! this program again: it is told one at a time and answers with what came of it.
+//! this program again: it is told one at a time and answers with what came of it. There are as many of these as there are
+//! calls in the kernel at a time, whatever the number of devices.
 //!
 //! With each call goes the device's lock, an open file: should this process be killed, the device stays locked until the
 //! call is over.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{self, Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendFlags, Shutdown, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, shutdown, socketpair,
 };
 use serde::{Deserialize, Serialize};
 use sysfs_class::SysClass;
@@ -39,29 +40,49 @@ pub const ARGUMENT: &str = "--attend-attributes";
 /// How often one looks whether the user wishes to stop.
 const GLANCE: Duration = Duration::from_millis(100);
 
+/// A call that is not answered by then lasts.
+const A_WHILE: Duration = Duration::from_millis(40);
+
 /// How long the end of those that have nothing to do is waited for.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// More than any request has.
 const REQUEST: usize = 1 << 14;
 
-/// The other process.
+/// More than any answer has: a page of an attribute, each byte of it as JSON may have it.
+const ANSWER: usize = 1 << 15;
+
+/// Makes calls by way of such a process: whichever has nothing to do at that moment.
+#[derive(Default)]
 pub struct Attendant {
-    /// `None`: it was left behind in the kernel, and the next call wants another.
-    channel: Option<Channel>,
     is_undoing: bool,
     lock: Option<OwnedFd>,
 }
 
-/// The way to it and back.
+/// The way to such a process and back: each request is one message, and so is each answer.
 struct Channel {
-    pid: u32,
-    requests: OwnedFd,
-    answers: Receiver<io::Result<Answer>>,
+    child: Child,
+    socket: OwnedFd,
 }
 
 /// Those that have nothing to do: for hundreds of devices in turn, starting one each would be most of the work.
-static IDLE: Mutex<Vec<Channel>> = Mutex::new(Vec::new());
+struct Idle {
+    channels: Vec<Channel>,
+    /// Is one being started? Only one at a time is: those that are at work may be done before it is there.
+    is_starting: bool,
+}
+
+static IDLE: Mutex<Idle> = Mutex::new(Idle { channels: Vec::new(), is_starting: false });
+
+/// How many calls last.
+static LASTING: AtomicUsize = AtomicUsize::new(0);
+
+/// One has nothing to do any more, or is started.
+static CHANGED: Condvar = Condvar::new();
+
+fn idle() -> MutexGuard<'static, Idle> {
+    IDLE.lock().expect("no thread panics with it")
+}
 
 #[derive(Serialize, Deserialize)]
 struct Request {
@@ -108,54 +129,94 @@ pub struct GivenUp {
 
 impl Channel {
     fn open() -> io::Result<Channel> {
-        // Each request is one message.
-        let (requests, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let mut child = Command::new("/proc/self/exe")
+        let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let child = Command::new("/proc/self/exe")
             .arg0("vfioctl")
             .arg(ARGUMENT)
             .stdin(theirs)
-            .stdout(Stdio::piped())
             // A pipe of the caller's that a stuck process held open would make the caller wait as well.
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             // Nor is a file system to stay in use for it.
             .current_dir("/")
             // Ctrl-C is for us: a call that was begun is to come to its end.
             .process_group(0)
             .spawn()?;
-        let pid = child.id();
-        let output = child.stdout.take().expect("it was asked to be piped");
-        let (sender, answers) = mpsc::channel();
-        // It ends with its input; a stuck one when the kernel lets go of it.
-        thread::Builder::new().spawn(move || {
-            for line in BufReader::new(output).lines() {
-                if sender.send(line.and_then(|line| Ok(serde_json::from_str(&line)?))).is_err() {
-                    break;
+        Ok(Channel { child, socket })
+    }
+
+    /// One with nothing to do, or a new one.
+    fn get() -> io::Result<Channel> {
+        let mut idle = idle();
+        loop {
+            if let Some(channel) = idle.channels.pop() {
+                // Whoever waits still starts one, unless that is under way.
+                if !idle.is_starting {
+                    CHANGED.notify_one();
                 }
+                return Ok(channel);
             }
-            let _ = child.wait();
-        })?;
-        Ok(Channel { pid, requests, answers })
+            if !idle.is_starting {
+                break;
+            }
+            idle = CHANGED.wait(idle).expect("no thread panics with it");
+        }
+        idle.is_starting = true;
+        drop(idle);
+        let opened = Channel::open();
+        self::idle().is_starting = false;
+        CHANGED.notify_one();
+        opened
+    }
+
+    /// It has nothing to do any more.
+    fn put_back(self) {
+        idle().channels.push(self);
+        CHANGED.notify_one();
+    }
+
+    /// Waits for something to be there to read: an answer, or the end. `false`: there is nothing.
+    fn wait(&self, time: Duration) -> io::Result<bool> {
+        let time =
+            Timespec { tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&time)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn answer(&self) -> io::Result<Answer> {
+        let mut bytes = vec![0; ANSWER];
+        match recv(&self.socket, &mut bytes[..], RecvFlags::empty())?.0 {
+            0 => Err(io::Error::new(io::ErrorKind::BrokenPipe, "it has ended")),
+            length => Ok(serde_json::from_slice(&bytes[..length])?),
+        }
     }
 }
 
-impl Drop for Attendant {
+/// A call that lasts, until it is answered or given up on.
+struct Lasting;
+
+impl Lasting {
+    fn begin() -> Lasting {
+        LASTING.fetch_add(1, Ordering::Relaxed);
+        Lasting
+    }
+}
+
+impl Drop for Lasting {
     fn drop(&mut self) {
-        IDLE.lock().expect("no thread panics with it").extend(self.channel.take());
+        LASTING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// One with nothing to do, or a new one.
-fn channel() -> io::Result<Channel> {
-    let idle = IDLE.lock().expect("no thread panics with it").pop();
-    idle.map_or_else(Channel::open, Ok)
+/// How many calls have been in the kernel for a while.
+pub fn lasting_calls() -> usize {
+    LASTING.load(Ordering::Relaxed)
 }
 
 impl Attendant {
-    /// Starts the process, unless there is one with nothing to do.
-    pub fn start() -> io::Result<Attendant> {
-        Ok(Attendant { channel: Some(channel()?), is_undoing: false, lock: None })
-    }
-
     /// From now on, every call keeps this lock until it is over, whatever becomes of us.
     pub fn hold(&mut self, lock: OwnedFd) {
         self.lock = Some(lock);
@@ -196,34 +257,32 @@ impl Attendant {
         let (directory, device) = (path::absolute(directory)?, device.map(path::absolute).transpose()?);
         let attribute = attribute.to_string();
         let request = serde_json::to_vec(&Request { directory, attribute, value, device }).map_err(io::Error::from)?;
-        // Back in its place only with an answer.
-        let channel = self.channel.take().map_or_else(channel, Ok)?;
-        send(&channel.requests, &request, self.lock.as_ref())?;
+        let channel = Channel::get()?;
+        tell(&channel.socket, &request, self.lock.as_ref())?;
         let begun = Instant::now();
         let limit = begun + timeout;
+        let mut lasting = None;
         loop {
             let wished = interrupt::deadline(begun, self.is_undoing).filter(|wished| *wished < limit);
             let left = wished.unwrap_or(limit).saturating_duration_since(Instant::now());
-            match channel.answers.recv_timeout(left.min(GLANCE)) {
-                Ok(answer) => {
-                    self.channel = Some(channel);
-                    return Ok(answer?);
-                }
-                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
-                Err(RecvTimeoutError::Timeout) => {
-                    let (is_interrupted, pid) = (wished.is_some(), channel.pid);
-                    let within = stuck::within(pid);
-                    return Err(AttendantError::TimedOut(GivenUp { is_interrupted, pid, within }));
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(io::Error::new(io::ErrorKind::BrokenPipe, "it has ended").into());
-                }
+            let glance = if lasting.is_none() { A_WHILE } else { GLANCE };
+            if channel.wait(left.min(glance))? {
+                let answer = channel.answer()?;
+                channel.put_back();
+                return Ok(answer);
+            }
+            lasting.get_or_insert_with(Lasting::begin);
+            // Not put back: it is left behind.
+            if left.is_zero() {
+                let (is_interrupted, pid) = (wished.is_some(), channel.child.id());
+                let within = stuck::within(pid);
+                return Err(AttendantError::TimedOut(GivenUp { is_interrupted, pid, within }));
             }
         }
     }
 }
 
-fn send(socket: &OwnedFd, request: &[u8], lock: Option<&OwnedFd>) -> io::Result<()> {
+fn tell(socket: &OwnedFd, request: &[u8], lock: Option<&OwnedFd>) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut rights = SendAncillaryBuffer::new(&mut space);
     let lock: Vec<_> = lock.into_iter().map(AsFd::as_fd).collect();
@@ -254,28 +313,29 @@ fn receive(socket: impl AsFd) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
 /// Ends those that have nothing to do, and waits for that: what is left when a service's main process ends, systemd kills,
 /// and says so.
 pub fn dismiss() {
-    let idle: Vec<Channel> = IDLE.lock().expect("no thread panics with it").drain(..).collect();
-    let answers: Vec<_> = idle.into_iter().map(|Channel { answers, .. }| answers).collect();
+    let channels = std::mem::take(&mut idle().channels);
+    let ending = channels.into_iter().filter(|channel| shutdown(&channel.socket, Shutdown::Write).is_ok());
+    let ending: Vec<Channel> = ending.collect();
     let started = Instant::now();
-    for ended in answers {
-        // No answer comes any more: the other end is gone once the process is.
-        let _ = ended.recv_timeout(FAREWELL.saturating_sub(started.elapsed()));
+    for mut channel in ending {
+        // No answer comes any more: the other end is gone once the process is about to.
+        if channel.wait(FAREWELL.saturating_sub(started.elapsed())).unwrap_or(false) {
+            let _ = channel.child.wait();
+        }
     }
 }
 
-/// The process's own side: does what `requests`, a socket, says, answers on standard output, ends with its input.
-pub fn serve(requests: impl AsFd, mut answers: impl Write) -> io::Result<()> {
+/// The process's own side: does what it is told by `socket`, answers there, ends with it.
+pub fn serve(socket: impl AsFd) -> io::Result<()> {
     // A service that is stopped has the signal sent to all its processes: what was begun, and putting it back, goes on.
     interrupt::take_over()?;
     // Started through /proc/self/exe it would show as "exe" to someone who looks for what is stuck.
     rustix::thread::set_name(c"vfioctl")?;
-    while let Some((request, lock)) = receive(&requests)? {
+    while let Some((request, lock)) = receive(&socket)? {
         let answer = attend(&request);
         // Whoever hears of the end finds the device as unlocked as we leave it.
         drop(lock);
-        serde_json::to_writer(&mut answers, &answer)?;
-        answers.write_all(b"\n")?;
-        answers.flush()?;
+        send(&socket, &serde_json::to_vec(&answer)?, SendFlags::NOSIGNAL)?;
     }
     Ok(())
 }
@@ -324,7 +384,7 @@ mod tests {
         flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
         let (directory, attribute) = (root.path().to_path_buf(), "lock".to_string());
         let request = Request { directory, attribute, value: None, device: None };
-        send(&ours, &serde_json::to_vec(&request).unwrap(), Some(&lock)).unwrap();
+        tell(&ours, &serde_json::to_vec(&request).unwrap(), Some(&lock)).unwrap();
         // So it is when the one process is killed: sent and not yet read, read and not yet done, done.
         drop((lock, ours));
         assert!(is_locked());
@@ -352,14 +412,16 @@ mod tests {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
         let lock = OwnedFd::from(std::fs::File::open(&attribute).unwrap());
-        send(&ours, &request("driver_override", None), None).unwrap();
-        send(&ours, &request("driver_override", Some("vfio-pci")), Some(&lock)).unwrap();
-        send(&ours, &request("no_such_attribute", Some("x")), Some(&lock)).unwrap();
-        drop(ours);
-        let mut output = Vec::new();
-        serve(theirs, &mut output).unwrap();
-        let answers: Vec<Answer> =
-            String::from_utf8(output).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        tell(&ours, &request("driver_override", None), None).unwrap();
+        tell(&ours, &request("driver_override", Some("vfio-pci")), Some(&lock)).unwrap();
+        tell(&ours, &request("no_such_attribute", Some("x")), Some(&lock)).unwrap();
+        shutdown(&ours, Shutdown::Write).unwrap();
+        serve(theirs).unwrap();
+        let answers = [(); 3].map(|()| {
+            let mut bytes = [0; 256];
+            let (length, _) = recv(&ours, &mut bytes[..], RecvFlags::empty()).unwrap();
+            serde_json::from_slice::<Answer>(&bytes[..length]).unwrap()
+        });
         let missing = Answer::NotOpened(Errno::NOENT.raw_os_error());
         assert_eq!(answers, [Answer::Done("(null)\n".into()), Answer::Done(String::new()), missing]);
         assert!(std::fs::read_to_string(attribute).unwrap().starts_with("vfio-pci"));

@@ -111,9 +111,9 @@ pub fn describe(errno: Errno) -> String {
 }
 
 impl<'a> Control<'a> {
-    /// Starts the process that writes. Each write is given up on after `timeout`, and keeps `lock` until it is over.
-    pub fn start(host: &'a Host, timeout: Duration, lock: &DeviceLock) -> io::Result<Control<'a>> {
-        let mut attendant = Attendant::start()?;
+    /// Each write is given up on after `timeout`, and keeps `lock` until it is over.
+    pub fn new(host: &'a Host, timeout: Duration, lock: &DeviceLock) -> io::Result<Control<'a>> {
+        let mut attendant = Attendant::default();
         attendant.hold(lock.share()?);
         Ok(Control { host, timeout, attendant })
     }

@@ -51,6 +51,11 @@ impl Device {
         Ok(Some(device))
     }
 
+    /// Is there one? What names it on the bus goes before all else (`drivers/base/bus.c`, `bus_remove_device`).
+    pub fn is_there(host: &Host, address: Address) -> bool {
+        host.device(address).symlink_metadata().is_ok()
+    }
+
     /// Tells a device from the one that was at its address before; `None` where there is none.
     pub fn incarnation(host: &Host, address: Address) -> Option<u64> {
         // The link has the same name each time; the directory it leads to is another.

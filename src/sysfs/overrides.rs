@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -31,10 +33,16 @@ pub struct Overrides<'a> {
     /// What is left of it, for all devices together.
     patience: Duration,
     may_block: bool,
-    attendant: Option<Attendant>,
-    /// Our own processes that wait for a device's override already, from earlier on: one more would wait beside them. Looked
-    /// for when the first override is read.
-    waiting: Option<BTreeMap<Address, Waiter>>,
+    attendant: Attendant,
+}
+
+/// Our own processes that wait for a device's override already, from earlier on: one more would wait beside them. By the
+/// directory of processes; looked for when the first override is read, and anew once one more was left behind. One that has
+/// come since costs a process, and no more: that it still waits is looked at each time.
+static WAITING: Mutex<BTreeMap<PathBuf, BTreeMap<Address, Waiter>>> = Mutex::new(BTreeMap::new());
+
+fn waiting() -> MutexGuard<'static, BTreeMap<PathBuf, BTreeMap<Address, Waiter>>> {
+    WAITING.lock().expect("no thread panics with it")
 }
 
 impl<'a> Overrides<'a> {
@@ -43,7 +51,7 @@ impl<'a> Overrides<'a> {
         // Another root's attributes are files, if its /sys is not this kernel's.
         let running = host.running().ok().and_then(|release| KernelVersion::parse(&release));
         let may_block = running.is_none_or(|version| version < NEVER_BLOCKS);
-        Overrides { host, patience, may_block, attendant: None, waiting: None }
+        Overrides { host, patience, may_block, attendant: Attendant::default() }
     }
 
     /// A device's override; `None` when unset. An error of kind `TimedOut`: the device's lock is held.
@@ -77,21 +85,12 @@ impl<'a> Overrides<'a> {
     fn ask(&mut self, address: Address, directory: &std::path::Path) -> io::Result<String> {
         let begun = Instant::now();
         self.let_go(address)?;
-        let mut attendant = match self.attendant.take() {
-            Some(attendant) => attendant,
-            None => Attendant::start()?,
-        };
-        let answer = attendant.read(directory, NAME, self.patience.max(AT_LEAST));
-        match answer {
-            Ok(answer) => {
-                self.attendant = Some(attendant);
-                match answer {
-                    Answer::Done(text) => Ok(text),
-                    Answer::NotOpened(errno) | Answer::Refused(errno) => Err(Errno::from_raw_os_error(errno).into()),
-                }
-            }
+        match self.attendant.read(directory, NAME, self.patience.max(AT_LEAST)) {
+            Ok(Answer::Done(text)) => Ok(text),
+            Ok(Answer::NotOpened(errno) | Answer::Refused(errno)) => Err(Errno::from_raw_os_error(errno).into()),
             // That one is left behind; whoever is next gets another, and the time that is left.
             Err(AttendantError::TimedOut(_)) => {
+                waiting().remove(&self.host.processes());
                 self.patience = self.patience.saturating_sub(begun.elapsed());
                 Err(locked(""))
             }
@@ -102,13 +101,14 @@ impl<'a> Overrides<'a> {
     /// Waits for one of ours that waits for that device's override, left behind or another vfioctl's.
     fn let_go(&mut self, address: Address) -> io::Result<()> {
         let host = self.host;
-        let waiting = self.waiting.get_or_insert_with(|| {
+        let look = || -> BTreeMap<Address, Waiter> {
             let own = stuck::own_waiters(host).into_iter();
             own.filter(Waiter::is_looking).filter_map(|waiter| Some((waiter.device?, waiter))).collect()
-        });
-        let Some(waiter) = waiting.get(&address) else { return Ok(()) };
+        };
+        let known = waiting().entry(host.processes()).or_insert_with(look).get(&address).cloned();
+        let Some(waiter) = known else { return Ok(()) };
         let begun = Instant::now();
-        while stuck::is_waiting(host, waiter) {
+        while stuck::is_waiting(host, &waiter) {
             if begun.elapsed() >= self.patience {
                 let error = locked(&format!(": {waiter}"));
                 self.patience = Duration::ZERO;
@@ -117,7 +117,6 @@ impl<'a> Overrides<'a> {
             std::thread::sleep(AT_LEAST / 5);
         }
         self.patience = self.patience.saturating_sub(begun.elapsed());
-        waiting.remove(&address);
         Ok(())
     }
 }

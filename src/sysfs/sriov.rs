@@ -27,14 +27,22 @@ impl Pf {
         let node = Node::new(host.device(address));
         // Kernels before 4.12 have no such attribute, and probe.
         let is_autoprobed = node.read_if_there("sriov_drivers_autoprobe")?.is_none_or(|text| text != "0");
+        let Some(directory) = Directory::open(host.device(address))? else { return Ok(None) };
         let mut vfs = Vec::new();
         for name in node.names_in("")? {
-            let Some(number) = name.strip_prefix("virtfn").and_then(|number| number.parse().ok()) else { continue };
-            let vf = node.link_name(&name)?.and_then(|target| target.parse().ok());
+            let Some(number) = vf_number(&name) else { continue };
+            let vf = directory.link_name(&name)?.and_then(|target| target.parse().ok());
             vfs.extend(vf.map(|vf| (number, vf)));
         }
         vfs.sort();
         Ok(Some(Pf { address, range, is_autoprobed, vfs }))
+    }
+
+    /// How many VFs there are, by the links to them; `None` where there is no device at that address.
+    pub fn count(host: &Host, address: Address) -> Result<Option<usize>, ReadError> {
+        let names = Node::new(host.device(address)).names_in("")?;
+        let count = names.iter().filter(|name| vf_number(name).is_some()).count();
+        Ok((!names.is_empty()).then_some(count))
     }
 
     /// All PFs, in bus order.
@@ -48,6 +56,11 @@ impl Pf {
         pfs.sort_by_key(|pf| pf.address);
         Ok(pfs)
     }
+}
+
+/// `virtfn7`
+fn vf_number(name: &str) -> Option<u16> {
+    name.strip_prefix("virtfn")?.parse().ok()
 }
 
 /// The VFs that a PF has or can have. Nothing that is read for it waits for the PF's lock, which is held while VFs are made.

@@ -37,7 +37,7 @@ pub fn run(mut context: Context, options: &Check) -> Result<u8> {
     }
     let table = context.host.modules(&binder.chooser.tables.release).join("modules.alias");
     let table_length = fs::metadata(table).ok().map(|data| data.len());
-    let wishes = Wishes { binder: &binder, policy: &policy, version };
+    let wishes = Wishes { binder: &binder, policy, version };
     let checker = Checker {
         wishes,
         domain: &domain,

@@ -67,12 +67,12 @@ fn prepare(context: &Context, domain: Domain, version: Option<Version>) -> Resul
     let binder = Binder { context, chooser, together: addresses.clone() };
     let (policy, _) = context.policy();
     let (version, _) = super::version(context, version);
-    let wishes = Wishes { binder: &binder, policy: &policy, version };
+    let wishes = Wishes { binder: &binder, policy, version };
     let others = others(context, &uuid);
 
     // A domain that ended without our hearing of it; what it had and does not ask for now goes back.
     let (again, left): (Vec<Held>, Vec<Held>) = stale.into_iter().partition(|held| addresses.contains(&held.address));
-    let given_back = give_back(context, &binder, &policy, &others, &left);
+    let given_back = give_back(context, &binder, policy, &others, &left);
     let left: Vec<Held> = left.into_iter().filter(|held| is_left_over(held, &given_back, |_| true)).collect();
     let mut state = State { uuid: uuid.clone(), name: domain.name.unwrap_or_default(), devices: Vec::new() };
     for address in &addresses {
@@ -97,7 +97,7 @@ fn prepare(context: &Context, domain: Domain, version: Option<Version>) -> Resul
         let is_taken = |held: &Held, result: &DeviceResult| result.error.is_none() || again.iter().any(|a| a == held);
         let taken = state.devices.iter().zip(&results).filter(|(held, result)| is_taken(held, result));
         let taken: Vec<Held> = taken.map(|(held, _)| held.clone()).filter(|held| held.before.is_some()).collect();
-        let back = give_back(context, &binder, &policy, &others, &taken);
+        let back = give_back(context, &binder, policy, &others, &taken);
         // Whatever else failed was put back at once.
         let is_stuck = |failure: &Failure| failure.kind == Kind::NotRestored || failure.is_stuck;
         state.devices.retain(|held| {
@@ -135,8 +135,8 @@ fn release(context: &Context, domain: Domain) -> Result<u8> {
     let binder = Binder { context, chooser, together: addresses.clone() };
     let (policy, _) = context.policy();
     let others = others(context, &uuid);
-    let mut results = give_back(context, &binder, &policy, &others, &state.devices);
-    results.extend(apply_again(context, &binder, &policy, &others, &plugged));
+    let mut results = give_back(context, &binder, policy, &others, &state.devices);
+    results.extend(apply_again(context, &binder, policy, &others, &plugged));
     if !context.is_dry_run {
         // What could not be given back is tried again when the domain is started next.
         state.devices.retain(|held| is_left_over(held, &results, |_| true));
@@ -265,7 +265,7 @@ fn give_one_back(
         // libvirt has given it to its native driver, with the override cleared, and so without what is kept for it.
         _ => match policy.decide(&device) {
             Some(Decision::Rule(_)) => {
-                binder.bind(address, |device| apply::decide(context, policy, device, Manner::default()))
+                binder.bind(address, |device| apply::decide(context, policy.decide(device), device, Manner::default()))
             }
             _ => Ok(context.unchanged(address)),
         },
@@ -288,7 +288,7 @@ fn apply_again(
     };
     let addresses: Vec<Address> = addresses.iter().filter(is_given_away).copied().collect();
     context.each(&addresses, |address| {
-        binder.bind(address, |device| apply::decide(context, policy, device, Manner::default()))
+        binder.bind(address, |device| apply::decide(context, policy.decide(device), device, Manner::default()))
     })
 }
 

@@ -92,7 +92,7 @@ impl Wishes<'_> {
             _ => None,
         };
         if let Some(file) = file {
-            let request = apply::decide(context, self.policy, device, Manner::default())?;
+            let request = apply::decide(context, self.policy.decide(device), device, Manner::default())?;
             let reason = format!("{file} says so");
             return Ok(request.map(|request| Wish { request: Request { must_be_vfio: true, ..request }, reason }));
         }

@@ -29,7 +29,7 @@ pub fn run(context: &Context, options: &Xml) -> Result<u8> {
     for address in distinct(&options.addresses) {
         let found = context.device(address).and_then(|device| {
             check(&device, element)?;
-            let model = model(context, &chooser, &policy, version, &device)?;
+            let model = model(context, &chooser, policy, version, &device)?;
             Ok((device, model))
         });
         let (device, model) = match found {
