@@ -178,9 +178,9 @@ mod tests {
         fs::create_dir_all(&device).unwrap();
         symlink("../../../../kernel/iommu_groups/7", device.join("iommu_group")).unwrap();
         symlink("../../../../bus/pci/drivers/vfio-pci", device.join("driver")).unwrap();
-        let host = Host::new(root.path(), None).unwrap();
         let is_vfio = |release: &str| {
             fs::write(path("proc/sys/kernel/osrelease"), release).unwrap();
+            let host = Host::new(root.path(), None).unwrap();
             Device::is_vfio_device(&host, "0000:3b:00.1".parse().unwrap()).unwrap()
         };
         assert!(is_vfio("5.15.0-130-generic\n"));
