@@ -22,7 +22,7 @@ use crate::policy::{self, Decision, Policy, PolicyError, Renewed};
 use crate::progress::Progress;
 use crate::report::{Output, PolicyView};
 use crate::sysfs::attendant;
-use crate::sysfs::{self, Device};
+use crate::sysfs::{self, Device, Directory};
 use crate::unfinished::Unfinished;
 
 /// How many devices are worked on at a time: the kernel's probes are what takes long, not we, and each is under the lock of its
@@ -108,7 +108,12 @@ impl Context {
 
     /// All devices; what is odd about one is said, and costs no other its place.
     pub fn list(&self) -> Result<Vec<Device>> {
-        let listing = sysfs::list(&self.host)?;
+        self.list_looking(|_, _| {})
+    }
+
+    /// The same, and has `look` look at each while its directory is open.
+    pub fn list_looking(&self, look: impl FnMut(&Directory, &Device)) -> Result<Vec<Device>> {
+        let listing = sysfs::list_looking(&self.host, look)?;
         for error in &listing.errors {
             self.output.warn(&format!("left out: {error}"));
         }

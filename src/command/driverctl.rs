@@ -18,7 +18,7 @@ use crate::outcome::{DeviceResult, Failure, Kind};
 use crate::plan::Manner;
 use crate::policy::{self, Choice, Decision};
 use crate::report;
-use crate::sysfs::Overrides;
+use crate::sysfs::{Device, Overrides};
 
 /// Does what a user of driverctl has typed.
 pub fn run(mut context: Context, driverctl: &Driverctl) -> Result<u8> {
@@ -119,22 +119,25 @@ fn conclude(context: &Context, results: &[DeviceResult], options: &Options) -> R
 }
 
 fn list_devices(context: &Context, listed: &Listed, only_overridden: bool) -> Result<u8> {
-    let devices = context.list()?;
-    if devices.is_empty() {
-        anyhow::bail!("no PCI devices in {}", context.host.devices().display());
-    }
     let class: Option<ClassFilter> = match listed.kind.as_str() {
         "all" => None,
         kind => Some(kind.parse().map_err(UsageError)?),
     };
+    let is_wanted = |device: &Device| class.as_ref().is_none_or(|class| class.matches(&device.modalias.class()));
+    let (mut reader, mut overrides) = (Overrides::new(&context.host, PATIENCE), BTreeMap::new());
+    let devices = context.list_looking(|directory, device| {
+        if is_wanted(device) {
+            overrides.insert(device.address, reader.read_of(directory, device.address));
+        }
+    })?;
+    if devices.is_empty() {
+        anyhow::bail!("no PCI devices in {}", context.host.devices().display());
+    }
     let names = context.output.is_verbose.then(Database::open);
-    let mut overrides = Overrides::new(&context.host, PATIENCE);
     let mut lines = Vec::new();
     for device in &devices {
-        if class.as_ref().is_some_and(|class| !class.matches(&device.modalias.class())) {
-            continue;
-        }
-        let driver_override = overrides.read(device.address).unwrap_or_else(|error| {
+        let Some(read) = overrides.remove(&device.address) else { continue };
+        let driver_override = read.unwrap_or_else(|error| {
             context.output.warn(&error.to_string());
             None
         });

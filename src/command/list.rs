@@ -22,7 +22,15 @@ pub const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Lists devices.
 pub fn run(context: &Context, options: &List) -> Result<u8> {
-    let devices = context.list()?;
+    // Columns have no room for overrides, and on older kernels to read one may take the device's lock.
+    let mut reader = context.output.is_json.then(|| Overrides::new(&context.host, PATIENCE));
+    let mut overrides = BTreeMap::new();
+    let devices = context.list_looking(|directory, device| {
+        // Which are VFIO devices is found out below.
+        if let Some(reader) = reader.as_mut().filter(|_| !options.vfio && is_wanted(options, device)) {
+            overrides.insert(device.address, reader.read_of(directory, device.address));
+        }
+    })?;
     let driver = |address: Address| {
         let found = devices.binary_search_by_key(&address, |device| device.address).ok()?;
         devices[found].driver.as_ref()
@@ -32,8 +40,6 @@ pub fn run(context: &Context, options: &List) -> Result<u8> {
     let names = Database::open();
     let mut known: BTreeMap<&str, Option<Rc<str>>> = BTreeMap::new();
     let unfinished = Unfinished::addresses(&context.host);
-    // Columns have no room for them, and on older kernels to read one may take the device's lock.
-    let mut overrides = context.output.is_json.then(|| Overrides::new(&context.host, PATIENCE));
 
     let mut views = Vec::new();
     for device in devices.iter().filter(|device| is_wanted(options, device)) {
@@ -45,11 +51,14 @@ pub fn run(context: &Context, options: &List) -> Result<u8> {
             let name = names.look_up(&device.modalias).device;
             name.map(Rc::from)
         });
-        let driver_override = overrides.as_mut().and_then(|overrides| {
-            overrides.read(device.address).unwrap_or_else(|error| {
-                context.output.warn(&error.to_string());
-                None
-            })
+        let read = match (overrides.remove(&device.address), &mut reader) {
+            (Some(read), _) => read,
+            (None, Some(reader)) => reader.read(device.address),
+            (None, None) => Ok(None),
+        };
+        let driver_override = read.unwrap_or_else(|error| {
+            context.output.warn(&error.to_string());
+            None
         });
         let is_begun = unfinished.binary_search(&device.address).is_ok();
         let verb = is_begun.then(|| context.unfinished(device.address)).flatten();

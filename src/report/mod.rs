@@ -12,7 +12,7 @@ mod results;
 mod sriov;
 mod table;
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::iter;
 
 use anstream::AutoStream;
@@ -97,7 +97,7 @@ impl Output {
 
     /// Writes one JSON document: schema and command first, then `fields`.
     fn print_json(self, command: &str, fields: impl Serialize) -> io::Result<()> {
-        let mut stdout = Escaping(BufWriter::with_capacity(PIECE, io::stdout().lock()));
+        let mut stdout = Escaping { json: Vec::new(), output: io::stdout().lock() };
         let written = serde_json::to_writer_pretty(&mut stdout, &Document { schema: 1, command, fields });
         unless_unread(written.map_err(io::Error::from).and_then(|()| writeln!(stdout)).and_then(|()| stdout.flush()))
     }
@@ -171,32 +171,55 @@ fn steady(text: &str, is_styled: bool) -> String {
     }
 }
 
-/// Writes JSON so that nothing in it steers a terminal either, and that it says the same: such characters occur in strings
-/// alone, where they can be written as their numbers.
-struct Escaping<W>(W);
+/// JSON in which nothing steers a terminal either, and which says the same: such characters occur in strings alone, where
+/// they can be written as their numbers.
+fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    let mut rest = json;
+    loop {
+        let plain = plain_start(rest);
+        escaped.push_str(&rest[..plain]);
+        rest = &rest[plain..];
+        let Some(c) = rest.chars().next() else { return escaped };
+        if is_plain(c) {
+            escaped.push(c);
+        } else {
+            let units = c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>();
+            escaped.push_str(&units.concat());
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+}
+
+/// Writes JSON so, a piece at a time: that of thousands of devices is never there as a whole.
+struct Escaping<W> {
+    /// What serde_json has written, which is whole characters each time.
+    json: Vec<u8>,
+    output: W,
+}
+
+impl<W: Write> Escaping<W> {
+    fn pass_on(&mut self) -> io::Result<()> {
+        let text =
+            std::str::from_utf8(&self.json).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        self.output.write_all(escaped(text).as_bytes())?;
+        self.json.clear();
+        Ok(())
+    }
+}
 
 impl<W: Write> Write for Escaping<W> {
     fn write(&mut self, json: &[u8]) -> io::Result<usize> {
-        // A character is not divided: serde_json writes strings up to what it escapes itself.
-        let mut rest = std::str::from_utf8(json).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        loop {
-            let plain = plain_start(rest);
-            self.0.write_all(&rest.as_bytes()[..plain])?;
-            rest = &rest[plain..];
-            let Some(c) = rest.chars().next() else { return Ok(json.len()) };
-            if is_plain(c) {
-                self.0.write_all(&rest.as_bytes()[..c.len_utf8()])?;
-            } else {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    write!(self.0, "\\u{unit:04x}")?;
-                }
-            }
-            rest = &rest[c.len_utf8()..];
+        self.json.extend_from_slice(json);
+        if self.json.len() >= PIECE {
+            self.pass_on()?;
         }
+        Ok(json.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.pass_on()?;
+        self.output.flush()
     }
 }
 
@@ -237,11 +260,18 @@ mod tests {
     #[test]
     fn json_says_the_same_without_what_steers() {
         let value = "\u{1b}[2J \u{9b} \u{7f} \u{202e} \u{e0041} ü \" \\ \n";
-        let mut json = Escaping(Vec::new());
+        let mut json = Escaping { json: Vec::new(), output: Vec::new() };
         serde_json::to_writer_pretty(&mut json, &[value]).unwrap();
-        let json = String::from_utf8(json.0).unwrap();
+        json.flush().unwrap();
+        let json = String::from_utf8(json.output).unwrap();
         assert!(json.chars().all(|c| c == '\n' || is_plain(c)), "{json:?}");
         assert!(json.contains("\\u009b") && json.contains("\\udb40\\udc41") && json.contains('ü'), "{json}");
         assert_eq!(serde_json::from_str::<[String; 1]>(&json).unwrap(), [value]);
+        // More than a piece, and none of its characters divided.
+        let long: Vec<String> = (0..PIECE).map(|index| "ü\u{9b}日".repeat(index % 4)).collect();
+        let mut json = Escaping { json: Vec::new(), output: Vec::new() };
+        serde_json::to_writer(&mut json, &long).unwrap();
+        json.flush().unwrap();
+        assert_eq!(serde_json::from_slice::<Vec<String>>(&json.output).unwrap(), long);
     }
 }

@@ -5,15 +5,13 @@
 //! and the link speeds would, and none waits for the device's lock, as `driver_override` may.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
-use rustix::io::Errno;
-
-use super::node::{Directory, Node, ReadError};
+use super::node::{Directory, Node, ReadError, each_entry};
 use crate::address::Address;
 use crate::catalog::{Catalog, KernelVersion};
 use crate::host::Host;
@@ -103,31 +101,28 @@ pub struct Listing {
     pub errors: Vec<ReadError>,
 }
 
-/// How much room is given to the names of devices, read some at a time.
-const ENTRIES: usize = 1 << 15;
-
 /// Lists all devices: of each its directory is opened, `modalias` is read, and three links.
 pub fn list(host: &Host) -> Result<Listing, ReadError> {
+    list_looking(host, |_, _| {})
+}
+
+/// The same, and has `look` look at each while its directory is open, in whatever order.
+pub fn list_looking(host: &Host, mut look: impl FnMut(&Directory, &Device)) -> Result<Listing, ReadError> {
     let path = host.devices();
-    let fail = |errno: Errno| ReadError { path: path.clone(), source: errno.into() };
     let mut listing = Listing::default();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let devices = openat(CWD, &path, flags, Mode::empty()).map_err(fail)?;
-    let mut space = Vec::with_capacity(ENTRIES);
-    let mut entries = RawDir::new(&devices, space.spare_capacity_mut());
-    while let Some(entry) = entries.next() {
-        let entry = entry.map_err(fail)?;
-        let Some(address) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) else { continue };
-        let device = match Directory::open_below(devices.as_fd(), &path, entry.file_name()) {
-            Ok(Some(directory)) => read_without_vfs(&directory, address),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
+    let add = |devices: BorrowedFd<'_>, name: &CStr| {
+        let Some(address) = name.to_str().ok().and_then(|name| name.parse().ok()) else { return };
+        let read = |directory: Directory| {
+            let device = read_without_vfs(&directory, address)?;
+            device.iter().for_each(|device| look(&directory, device));
+            Ok(device)
         };
-        match device {
+        match Directory::open_below(devices, &path, name).and_then(|directory| directory.map_or(Ok(None), read)) {
             Ok(device) => listing.devices.extend(device),
             Err(error) => listing.errors.push(error),
         }
-    }
+    };
+    each_entry(&path, add).map_err(|source| ReadError { path: path.clone(), source })?;
     listing.devices.sort_unstable_by_key(|device| device.address);
 
     // Every VF names its PF: no need to look through the PFs' directories.

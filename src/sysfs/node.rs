@@ -5,11 +5,11 @@ use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat_raw};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
 use rustix::path::Arg;
 use sysfs_class::SysClass;
 
@@ -28,6 +28,9 @@ pub struct Directory {
     fd: OwnedFd,
     path: PathBuf,
 }
+
+/// How much room is given to names that are read at a time.
+const ENTRIES: usize = 1 << 15;
 
 /// The longest that a link can be (`include/uapi/linux/limits.h`).
 const PATH_MAX: usize = 4096;
@@ -88,19 +91,19 @@ impl Node {
 
     /// The names in the directory `name` below this one, sorted; none where it is not there.
     pub fn names_in(&self, name: &str) -> Result<Vec<String>, ReadError> {
-        let path = self.path.join(name);
-        let read = || -> io::Result<Vec<String>> {
-            fs::read_dir(&path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-        };
-        let mut names =
-            absent_is_none(read().map_err(|source| ReadError { path: path.clone(), source }))?.unwrap_or_default();
+        let path = if name.is_empty() { self.path.clone() } else { self.path.join(name) };
+        let mut names = Vec::new();
+        let add = |_: BorrowedFd<'_>, name: &CStr| names.push(name.to_string_lossy().into_owned());
+        let read = each_entry(&path, add).map_err(|source| ReadError { path, source });
+        absent_is_none(read)?;
         names.sort();
         Ok(names)
     }
 }
 
 impl Directory {
-    /// Opens the directory at `path`; `None` where there is none.
+    /// Opens the directory at `path`, as a place and no more: who has a device's directory open otherwise is at work on it
+    /// ([`super::stuck`]). `None` where there is none.
     pub fn open(path: PathBuf) -> Result<Option<Directory>, ReadError> {
         Directory::open_at(CWD, path.clone(), path)
     }
@@ -147,6 +150,21 @@ impl Directory {
     fn error(&self, name: &str, source: io::Error) -> ReadError {
         ReadError { path: self.path.join(name), source }
     }
+}
+
+/// Goes through the names in the directory at `path`, which is open meanwhile. What they are is not asked.
+pub fn each_entry(path: &Path, mut each: impl FnMut(BorrowedFd<'_>, &CStr)) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(CWD, path, flags, Mode::empty())?;
+    let mut space = Vec::with_capacity(ENTRIES);
+    let mut entries = RawDir::new(&directory, space.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            each(directory.as_fd(), entry.file_name());
+        }
+    }
+    Ok(())
 }
 
 /// An attribute's text, without the newline at its end.

@@ -33,8 +33,6 @@ pub struct Overrides<'a> {
     /// What is left of it, for all devices together.
     patience: Duration,
     may_block: bool,
-    /// The directory of all devices, where it is read here.
-    devices: Option<Directory>,
     attendant: Attendant,
 }
 
@@ -53,15 +51,22 @@ impl<'a> Overrides<'a> {
         // Another root's attributes are files, if its /sys is not this kernel's.
         let running = host.running().ok().and_then(|release| KernelVersion::parse(&release));
         let may_block = running.is_none_or(|version| version < NEVER_BLOCKS);
-        Overrides { host, patience, may_block, devices: None, attendant: Attendant::default() }
+        Overrides { host, patience, may_block, attendant: Attendant::default() }
     }
 
     /// A device's override; `None` when unset. An error of kind `TimedOut`: the device's lock is held.
     pub fn read(&mut self, address: Address) -> Result<Option<String>, ReadError> {
-        let directory = self.host.device(address);
+        match Directory::open(self.host.device(address))? {
+            Some(directory) => self.read_of(&directory, address),
+            None => Ok(None),
+        }
+    }
+
+    /// The same of one whose directory is open.
+    pub fn read_of(&mut self, directory: &Directory, address: Address) -> Result<Option<String>, ReadError> {
         let text = match self.may_block {
-            true => self.ask(address, &directory),
-            false => self.read_at_once(address),
+            true => self.ask(address, directory.path()),
+            false => directory.bytes(NAME).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         };
         match text {
             Ok(text) => {
@@ -70,20 +75,11 @@ impl<'a> Overrides<'a> {
                 Ok(Some(text.to_string()).filter(|text| text != "(null)"))
             }
             Err(source) => {
-                let error = ReadError { path: directory.join(NAME), source };
+                let error = ReadError { path: directory.path().join(NAME), source };
                 // Absent before 3.16, and when the device is gone.
                 if error.is_absent() { Ok(None) } else { Err(error) }
             }
         }
-    }
-
-    fn read_at_once(&mut self, address: Address) -> io::Result<String> {
-        if self.devices.is_none() {
-            self.devices = Directory::open(self.host.devices()).map_err(|error| error.source)?;
-        }
-        let devices = self.devices.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let bytes = devices.bytes(format!("{address}/{NAME}"))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn ask(&mut self, address: Address, directory: &std::path::Path) -> io::Result<String> {

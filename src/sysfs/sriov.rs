@@ -100,13 +100,19 @@ impl VfRange {
         Ok(Some(VfRange { pf, offset, stride, total, vendor, device }))
     }
 
-    /// The PF whose VF the function at this address is, or `None`. For one that is not linked to its PF: that takes a look at
-    /// every function before it.
+    /// The PF whose VF the function at this address is, or `None`. For one that is not linked to its PF, as when it has just
+    /// been announced: its directory lies beside its PF's already, on a machine with thousands of functions among few others
+    /// (`drivers/pci/iov.c`, `pci_iov_add_virtfn`).
     pub fn pf_of(host: &Host, address: Address) -> Result<Option<Address>, ReadError> {
-        let names = Node::new(host.devices()).names_in("")?;
+        let Some(beside) = Directory::open(host.device(address).join(".."))? else { return Ok(None) };
+        let names = Node::new(beside.path().to_path_buf()).names_in("")?;
         let before = |pf: &Address| pf.domain() == address.domain() && pf.routing_id() < address.routing_id();
-        for pf in names.iter().filter_map(|name| name.parse().ok()).filter(before) {
-            if VfRange::read(host, pf)?.is_some_and(|vfs| vfs.contains(address)) {
+        let mut functions: Vec<Address> = names.iter().filter_map(|name| name.parse().ok()).filter(before).collect();
+        // Between the two are VFs of the same PF.
+        functions.sort_by(|a, b| b.cmp(a));
+        for pf in functions {
+            let is_pf = beside.read_if_there(&format!("{pf}/sriov_totalvfs"))?.is_some();
+            if is_pf && VfRange::read(host, pf)?.is_some_and(|vfs| vfs.contains(address)) {
                 return Ok(Some(pf));
             }
         }
@@ -143,6 +149,7 @@ pub fn vf_index(host: &Host, pf: Address, vf: Address) -> Result<Option<u32>, Re
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -206,19 +213,35 @@ mod tests {
     fn the_pf_of_a_vf_is_found_without_a_link() {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path(), None).unwrap();
-        let [nic, first, second, vf] =
-            ["0000:02:00.0", "0000:06:00.0", "0000:06:00.1", "0000:06:10.1"].map(|text| text.parse().unwrap());
-        for address in [nic, first, second, vf] {
-            fs::create_dir_all(host.device(address)).unwrap();
+        fs::create_dir_all(host.devices()).unwrap();
+        let add = |place: &str, address: Address| {
+            let place = format!("{place}/{address}");
+            fs::create_dir_all(root.path().join("sys/devices").join(&place)).unwrap();
+            symlink(format!("../../../devices/{place}"), host.device(address)).unwrap();
             fs::write(host.device(address).join("vendor"), "0x8086\n").unwrap();
+        };
+        let [nic, first, second, vf, port, other] =
+            ["0000:02:00.0", "0000:06:00.0", "0000:06:00.1", "0000:06:10.1", "0000:00:1c.0", "0000:06:10.3"]
+                .map(|text| text.parse().unwrap());
+        for (place, address) in [
+            ("pci0000:00", port),
+            ("pci0000:00/0000:00:1c.0", nic),
+            ("pci0000:00/0000:00:1d.0", first),
+            ("pci0000:00/0000:00:1d.0", second),
+            ("pci0000:00/0000:00:1d.0", vf),
+            // Of this number, but not on this PF's port.
+            ("pci0000:00/0000:00:1c.0", other),
+        ] {
+            add(place, address);
         }
         for pf in [first, second] {
             for (name, value) in [("vf_device", "10ca"), ("totalvfs", "7"), ("offset", "128"), ("stride", "2")] {
                 fs::write(host.device(pf).join(format!("sriov_{name}")), format!("{value}\n")).unwrap();
             }
         }
-        let pfs = [nic, first, vf].map(|address| VfRange::pf_of(&host, address).unwrap());
-        assert_eq!(pfs, [None, None, Some(second)]);
+        let pfs = [nic, first, port, other, vf].map(|address| VfRange::pf_of(&host, address).unwrap());
+        assert_eq!(pfs, [None, None, None, None, Some(second)]);
+        assert_eq!(VfRange::pf_of(&host, "0000:06:10.5".parse().unwrap()).unwrap(), None, "it is not there");
     }
 
     #[test]

@@ -181,6 +181,7 @@ fn at(process: &Path, tree: Tree) -> Option<Open> {
     for descriptor in fs::read_dir(process.join("fd")).ok()?.flatten() {
         let Ok(target) = fs::read_link(descriptor.path()) else { continue };
         match place(&target).filter(|_| tree.has(&descriptor.path())) {
+            Some(Place::Device(_)) if is_mere_place(&descriptor.path()) => {}
             Some(Place::Device(address)) => (found.device, found.is_at_work) = (Some(address), true),
             Some(Place::Attribute(device)) => {
                 (found.attribute, found.device) = (Some(target), found.device.or(device));
@@ -189,6 +190,12 @@ fn at(process: &Path, tree: Tree) -> Option<Open> {
         }
     }
     (found.attribute.is_some() || found.is_at_work).then_some(found)
+}
+
+/// Is a descriptor open as a place and no more (`O_PATH`), as a device's directory is while somebody looks at the device? The
+/// kernel gives the link the permissions that the file was opened with, and so none (`fs/proc/fd.c`, `tid_fd_update_inode`).
+fn is_mere_place(descriptor: &Path) -> bool {
+    fs::symlink_metadata(descriptor).is_ok_and(|link| link.mode() & 0o700 == 0)
 }
 
 enum Place {
@@ -229,7 +236,10 @@ fn place(path: &Path) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::{AsRawFd, OwnedFd};
     use std::os::unix::fs::symlink;
+
+    use rustix::fs::{Mode, OFlags, open};
 
     use super::*;
 
@@ -253,6 +263,16 @@ mod tests {
         assert_eq!(case(locked), "driver_override_show");
         assert_eq!(case("[<0>] foo.constprop.0+0x1/0x2\n[<0>] invoke_syscall+0x1/0x2\n"), "foo");
         assert_eq!(case(""), "");
+    }
+
+    #[test]
+    fn who_only_looks_is_not_at_work() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |file: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let is_mere_place =
+            |flags: OFlags| is_mere_place(&path(&open(directory.path(), flags, Mode::empty()).unwrap()));
+        assert!(is_mere_place(OFlags::PATH | OFlags::DIRECTORY));
+        assert!(!is_mere_place(OFlags::RDONLY | OFlags::DIRECTORY));
     }
 
     #[test]
