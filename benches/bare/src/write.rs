@@ -9,18 +9,18 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use rustix::fs::statfs;
+use rustix::fs::{FsWord, statfs};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 const DRIVERS: &str = "/sys/bus/pci/drivers";
 
 /// include/uapi/linux/magic.h, FUSE_SUPER_MAGIC
-const FUSE: i64 = 0x6573_5546;
+const FUSE: FsWord = 0x6573_5546;
 
 /// Does something with each device, so many at once, and gives the first error.
 pub fn each(at_once: usize, addresses: &[&str], work: impl Fn(&str) -> io::Result<()> + Sync) -> io::Result<()> {
     // The real one is sysfs. It is not to be written to, whatever this was started for.
-    if i64::from(statfs("/sys")?.f_type) != FUSE {
+    if statfs("/sys")?.f_type != FUSE {
         return Err(Error::other("/sys is no simulated host's: nothing is written"));
     }
     let next = AtomicUsize::new(0);
