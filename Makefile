@@ -48,7 +48,7 @@ check:
 	@$(MAKE) --no-print-directory format clippy cargo-test
 
 bench:
-	@tests/prerequisites check
+	@tests/prerequisites bench
 	@$(MAKE) --no-print-directory build bench-programs
 	benches/run
 

@@ -43,11 +43,12 @@ class World:
         mount("-t", "tmpfs", "-o", "nr_inodes=0,size=90%", "bench", self.scratch)
         mount("-t", "tmpfs", "-o", "ro", "bench", "/sys")
         mount("-t", "tmpfs", "-o", "mode=755", "bench", "/run")
-        for name in ("vfioctl.d", "driverctl.d"):
-            self.make_directory(f"/etc/{name}")
-            self.replace(f"/etc/{name}", f"etc/{name}")
-        self.make_directory("/lib/modules")
-        self.replace("/lib/modules", "modules")
+        for path in ("/etc/vfioctl.d", "/etc/driverctl.d", "/lib/modules"):
+            self.make_directory(path)
+            self.replace(path)
+        for path in ("/usr/local/lib/vfioctl.d", "/usr/lib/vfioctl.d"):
+            if os.path.isdir(path):
+                self.replace(path)
         write_tables(Path("/lib/modules") / os.uname().release)
 
     def close(self):
@@ -66,10 +67,11 @@ class World:
         subprocess.run(["umount", "/sys"], check=True)
         shutil.rmtree(tree.root)
 
-    def replace(self, path, name):
+    def replace(self, path):
         """An empty directory of ours in the place of one."""
-        (self.scratch / name).mkdir(parents=True)
-        mount("--bind", self.scratch / name, path)
+        empty = self.scratch / "empty" / path.lstrip("/")
+        empty.mkdir(parents=True)
+        mount("--bind", empty, path)
 
     def make_directory(self, path):
         """Where there is none, on an overlay that goes with the namespace."""
