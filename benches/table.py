@@ -103,8 +103,8 @@ def details(figures):
     for name, line in figures.lines().items():
         slope, furthest = duration(line.each), f"{100 * line.deviation:.0f} %"
         text += (
-            f"The straight line through the times of `vfioctl {name}`: {duration(line.base)}, and {slope} for each\n"
-            f"function; R² = {line.r_squared:.5f}, and no time is further than {furthest} from it.\n\n"
+            f"The straight line through the fastest runs of `vfioctl {name}`: {duration(line.base)}, and {slope}\n"
+            f"for each function; R² = {line.r_squared:.5f}, and none is further than {furthest} from it.\n\n"
         )
     peaks = figures.peaks.items()
     rows = [[f"`vfioctl {name}`, {count:,} functions", f"{kib / 1024:.1f} MiB"] for (name, count), kib in peaks]

@@ -40,6 +40,10 @@ class Runs:
     def median(self):
         return statistics.median(self.times)
 
+    @property
+    def fastest(self):
+        return min(self.times)
+
 
 def take_turns(commands, environment=None):
     """Runs the commands in turns, in their order and then the other way round, so that whatever else the machine does,
