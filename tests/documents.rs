@@ -179,6 +179,38 @@ fn the_readmes_session_is_real() {
     assert!(shown >= 5, "the README shows {shown} commands");
 }
 
+/// The README's table of times has what `benches/run` compares, and its ratios are those of its times.
+#[test]
+fn the_readmes_times_are_of_what_is_compared() {
+    let output = support::run(Command::new("python3").arg(path("benches/run")).arg("--rows"));
+    assert!(output.status.success(), "{output:?}");
+    let rows = |text: &str| -> Vec<Vec<String>> {
+        let rows = text.lines().filter(|line| line.starts_with("| `vfioctl "));
+        rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_string()).collect()).collect()
+    };
+    let compared = rows(&String::from_utf8(output.stdout).unwrap());
+    let readme = read("README.md");
+    let section = readme.split("\n## Speed\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let shown = rows(section);
+    assert!(compared.len() > 10 && shown.len() == compared.len(), "'benches/run --write' writes {compared:?}");
+    let microseconds = |text: &str| -> f64 {
+        let (number, unit) = text.split_once(' ').unwrap();
+        number.parse::<f64>().unwrap()
+            * ["µs", "ms", "s"].iter().zip([1.0, 1e3, 1e6]).find(|(name, _)| **name == unit).unwrap().1
+    };
+    for (shown, compared) in shown.iter().zip(compared) {
+        let [ours, takes, theirs, other, ratio] = shown.as_slice() else { panic!("{shown:?}") };
+        assert_eq!([ours, theirs], [&compared[0], &compared[2]]);
+        let ratio = match ratio.strip_prefix("1/") {
+            Some(part) => 1.0 / part.parse::<f64>().unwrap(),
+            None => ratio.parse().unwrap(),
+        };
+        let quotient = microseconds(takes) / microseconds(other);
+        // All three are rounded.
+        assert!((ratio - quotient).abs() < 0.06 * quotient, "{shown:?}: {quotient}");
+    }
+}
+
 /// The rules that the manual of vfioctl.d shows are such.
 #[test]
 fn the_manuals_rules_are_rules() {

@@ -335,11 +335,12 @@ fn unsafe_code_is_in_one_file() {
         ("Cargo.toml", "[workspace.lints.rust]\nunsafe_code = \"deny\""),
         ("Cargo.toml", "[lints]\nworkspace = true"),
         ("tests/simhost/Cargo.toml", "[lints]\nworkspace = true"),
+        ("benches/bare/Cargo.toml", "[lints]\nworkspace = true"),
     ] {
         assert!(fs::read_to_string(root.join(file)).unwrap().contains(setting), "{file}: {setting}");
     }
     let mut allowed = Vec::new();
-    for directory in ["src", "tests/simhost/src"] {
+    for directory in ["src", "tests/simhost/src", "benches/bare/src"] {
         for entry in walkdir::WalkDir::new(root.join(directory)).sort_by_file_name() {
             let path = entry.unwrap().into_path();
             if path.extension().is_some_and(|extension| extension == "rs") {

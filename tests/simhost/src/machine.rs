@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -17,6 +17,8 @@ use crate::world;
 pub struct Machine {
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// For those who only let time go by: each unlocking would wake hundreds of them for nothing.
+    closing: Condvar,
     observer: Observer,
 }
 
@@ -81,7 +83,7 @@ impl Machine {
             probes: Vec::new(),
             passed: Vec::new(),
         };
-        Self { inner: Mutex::new(inner), changed: Condvar::new(), observer }
+        Self { inner: Mutex::new(inner), changed: Condvar::new(), closing: Condvar::new(), observer }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -132,7 +134,7 @@ impl Machine {
             return self.look(|host| host.read(attribute));
         };
         let mut pass = Pass { machine: self, inner: Some(self.inner()), pid: 0 };
-        pass.wait(None, |inner| !inner.held.contains(&Lock::Device(address)))?;
+        pass.wait(|inner| !inner.held.contains(&Lock::Device(address)))?;
         pass.host().read(attribute)
     }
 
@@ -220,6 +222,7 @@ impl Machine {
     pub fn close(&self) {
         self.inner().closed = true;
         self.changed.notify_all();
+        self.closing.notify_all();
     }
 }
 
@@ -237,30 +240,24 @@ fn strikes(faults: &mut [Fault], place: &Place, pick: impl Fn(&Kind) -> bool) ->
     here.filter_map(|fault| fault.strikes().then(|| fault.kind().clone())).collect()
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
     fn inner(&mut self) -> &mut Inner {
         self.inner.as_mut().expect("taken only while it waits")
     }
 
-    /// Lets others go on until it is ready or the time has come.
-    fn wait(&mut self, deadline: Option<Instant>, ready: impl Fn(&Inner) -> bool) -> Result<()> {
-        loop {
-            let inner = self.inner.take().expect("taken only while it waits");
-            if inner.closed {
-                self.inner = Some(inner);
-                return Err(Errno::EIO);
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if ready(&inner) || left == Some(Duration::ZERO) {
-                self.inner = Some(inner);
-                return Ok(());
-            }
-            let changed = &self.machine.changed;
-            self.inner = Some(match left {
-                None => changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0,
-            });
-        }
+    /// Lets others go on until it is ready.
+    fn wait(&mut self, ready: impl Fn(&Inner) -> bool) -> Result<()> {
+        let inner = self.inner.take().expect("taken only while it waits");
+        let waits = |inner: &mut Inner| !inner.closed && !ready(inner);
+        let inner = self.machine.changed.wait_while(inner, waits).unwrap_or_else(PoisonError::into_inner);
+        self.go_on(inner)
+    }
+
+    /// Unless the machine is closed.
+    fn go_on(&mut self, inner: MutexGuard<'a, Inner>) -> Result<()> {
+        let closed = inner.closed;
+        self.inner = Some(inner);
+        if closed { Err(Errno::EIO) } else { Ok(()) }
     }
 }
 
@@ -270,7 +267,7 @@ impl Core for Pass<'_> {
     }
 
     fn lock(&mut self, lock: Lock) -> Result<()> {
-        self.wait(None, |inner| !inner.held.contains(&lock))?;
+        self.wait(|inner| !inner.held.contains(&lock))?;
         self.inner().held.insert(lock);
         Ok(())
     }
@@ -300,7 +297,7 @@ impl Core for Pass<'_> {
                     inner.tickets += 1;
                     let ticket = inner.tickets;
                     inner.blocked.insert(ticket, place.clone());
-                    self.wait(None, |inner| !inner.blocked.contains_key(&ticket))?;
+                    self.wait(|inner| !inner.blocked.contains_key(&ticket))?;
                 }
                 (Kind::Vanish, Place::Device(address, _)) => vanish(self.host(), *address),
                 (Kind::Vanish, Place::Module(_)) | (Kind::Errno(_) | Kind::Act(..), _) => {}
@@ -314,9 +311,11 @@ impl Core for Pass<'_> {
     }
 
     fn rest(&mut self, time: Duration) -> Result<()> {
-        match time {
-            Duration::ZERO => Ok(()),
-            time => self.wait(Some(Instant::now() + time), |_| false),
+        if time.is_zero() {
+            return Ok(());
         }
+        let inner = self.inner.take().expect("taken only while it waits");
+        let rested = self.machine.closing.wait_timeout_while(inner, time, |inner| !inner.closed);
+        self.go_on(rested.unwrap_or_else(PoisonError::into_inner).0)
     }
 }
