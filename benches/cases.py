@@ -177,7 +177,7 @@ def matching(programs, scratch, runs):
     world.write_tables(scratch / "lib/modules" / RELEASE)
     (scratch / "etc/modprobe.d").mkdir(parents=True)
     modalias = (scratch / "sys/bus/pci/devices" / ADDRESS / "modalias").read_text().strip()
-    match = [programs.vfioctl, "--root", str(scratch), "match"]
+    match = [programs.vfioctl, "match", "--root", str(scratch)]
     resolve = [programs.modprobe, "-C", f"{scratch}/etc/modprobe.d", "-d", str(scratch), "-S", RELEASE, "-R"]
     commands = {
         "modprobe": Command([*resolve, f"vfio_{modalias}"], runs),

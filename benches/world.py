@@ -8,15 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import index
 from trees import REPOSITORY
 
 INSIDE = "VFIOCTL_BENCH_NAMESPACE"
 TABLES = REPOSITORY / "tests/fixtures/tables/ubuntu-7.0.0-43-generic-amd64"
-
-# kmod opens all of these or uses none of them. Only the one with the aliases is looked at for an alias, so the others
-# are empty: that can only make modprobe and lspci the faster.
-EMPTY_INDEXES = ["modules.dep.bin", "modules.symbols.bin", "modules.builtin.bin", "modules.builtin.alias.bin"]
-EMPTY_INDEX = bytes.fromhex("b007f457 00020001 00000000")
 
 
 def enter():
@@ -95,9 +91,13 @@ def mount(*arguments):
 
 
 def write_tables(directory):
-    """The whole module tables of a distribution's kernel, and kmod's index of the aliases."""
+    """The whole module tables of a distribution's kernel, their indexes, and an empty file for each module that VFIO has or needs."""
     directory.mkdir(parents=True)
     for table in TABLES.glob("*.xz"):
         (directory / table.stem).write_bytes(lzma.decompress(table.read_bytes()))
-    for name in EMPTY_INDEXES:
-        (directory / name).write_bytes(EMPTY_INDEX)
+    index.write_indexes(directory)
+    for line in (directory / "modules.dep").read_text().splitlines():
+        if "/vfio/" in line.split(":")[0]:
+            for path in line.replace(":", "").split():
+                (directory / path).parent.mkdir(parents=True, exist_ok=True)
+                (directory / path).touch()
