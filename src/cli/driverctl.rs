@@ -96,7 +96,6 @@ pub struct Options {
 
 /// driverctl's verbs.
 #[derive(Subcommand, Debug)]
-#[command(defer = true)]
 pub enum Verb {
     /// Bind a device to a driver, and keep the choice
     SetOverride {

@@ -10,7 +10,6 @@ use crate::libvirt::Version;
 
 /// What to do for libvirt.
 #[derive(Subcommand, Debug)]
-#[command(defer = true)]
 pub enum Libvirt {
     /// Be libvirt's hook for QEMU: bind the devices of a domain before it starts, give them back when it has ended
     Hook(Hook),

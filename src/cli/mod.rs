@@ -64,10 +64,12 @@ impl Cli {
         let (verb, arguments) = (arguments.get(1)?.to_str()?, &arguments[1..]);
         match verb {
             "list" => parse(arguments, Command::List),
+            "show" => parse(arguments, Command::Show),
             "match" => parse(arguments, Command::Match),
             "explain" => parse(arguments, Command::Explain),
             "bind" => parse(arguments, Command::Bind),
             "unbind" => parse(arguments, Command::Unbind),
+            "apply" => parse(arguments, Command::Apply),
             "claim" => parse(arguments, Command::Claim),
             _ => None,
         }
@@ -106,17 +108,13 @@ pub struct Common {
     pub verbose: bool,
 }
 
-/// The verbs. The options of one are made when it is asked for: to make all of them takes longer than most of the verbs do.
+/// The verbs.
 #[derive(Subcommand, Debug)]
-#[command(defer = true)]
 pub enum Command {
     /// List devices: driver, IOMMU group, best VFIO driver
     List(List),
     /// Show everything about one device
-    Show {
-        /// PCI address, like 0000:3b:00.1 or 3b:00.1
-        address: Address,
-    },
+    Show(Show),
     /// Print the name of the best VFIO driver, and nothing else
     Match(Subject),
     /// Show every driver that matches, in order, with verdict and reasons
@@ -126,10 +124,7 @@ pub enum Command {
     /// Give devices back to the kernel's own choice, and forget what was kept
     Unbind(Unbind),
     /// Do what the choices kept in vfioctl.d say: at boot, or by hand
-    Apply {
-        /// Only these devices
-        addresses: Vec<Address>,
-    },
+    Apply(Apply),
     /// Keep native drivers off the devices of vfioctl.d, before they are loaded: at boot
     Claim(Claim),
     /// Ask a device on a VFIO driver what it can do; this resets it
@@ -165,6 +160,20 @@ pub struct List {
     /// Only VFIO devices
     #[arg(long)]
     pub vfio: bool,
+}
+
+/// What to show.
+#[derive(Args, Debug)]
+pub struct Show {
+    /// PCI address, like 0000:3b:00.1 or 3b:00.1
+    pub address: Address,
+}
+
+/// What to apply.
+#[derive(Args, Debug)]
+pub struct Apply {
+    /// Only these devices
+    pub addresses: Vec<Address>,
 }
 
 /// A device, or a modalias in place of one.
@@ -359,7 +368,9 @@ mod tests {
             ("unbind 3b:00.1 --driver mlx5_core --force=disk", true),
             ("claim --udev 0000:3b:00.1", true),
             ("--json list", false),
-            ("apply 3b:00.1", false),
+            ("show 3b:00.1 --json", true),
+            ("apply 3b:00.1 3b:00.2 --dry-run", true),
+            ("sriov", false),
         ] {
             let words = || ["vfioctl"].into_iter().chain(typed.split(' ')).map(OsString::from);
             let alone = Cli::parse_one_verb(&words().collect::<Vec<_>>());

@@ -27,12 +27,12 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
     let context = Context::new(&cli.common)?;
     match cli.command {
         Command::List(options) => list::run(&context, &options),
-        Command::Show { address } => show::run(&context, address),
+        Command::Show(options) => show::run(&context, options.address),
         Command::Match(subject) => subject::run_match(&context, &subject),
         Command::Explain(subject) => subject::run_explain(&context, &subject),
         Command::Bind(options) => bind::run(&context, &options),
         Command::Unbind(options) => unbind::run(&context, &options),
-        Command::Apply { addresses } => apply::run(&context, &addresses),
+        Command::Apply(options) => apply::run(&context, &options.addresses),
         Command::Claim(options) => claim::run(&context, &options),
         Command::Probe(options) => probe::run(&context, &options),
         Command::Sriov(options) => sriov::run(&context, &options),
