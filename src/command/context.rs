@@ -22,7 +22,7 @@ use crate::policy::{self, Decision, Policy, PolicyError, Renewed};
 use crate::progress::Progress;
 use crate::report::{Output, PolicyView};
 use crate::sysfs::attendant;
-use crate::sysfs::{self, Device, Directory};
+use crate::sysfs::{self, Device, Directory, Listing};
 use crate::unfinished::Unfinished;
 
 /// How many devices are worked on at a time: the kernel's probes are what takes long, not we, and each is under the lock of its
@@ -108,16 +108,19 @@ impl Context {
 
     /// All devices; what is odd about one is said, and costs no other its place.
     pub fn list(&self) -> Result<Vec<Device>> {
-        self.list_looking(|_, _| {})
+        Ok(self.without_odd_ones(sysfs::list(&self.host)?))
     }
 
     /// The same, and has `look` look at each while its directory is open.
     pub fn list_looking(&self, look: impl FnMut(&Directory, &Device)) -> Result<Vec<Device>> {
-        let listing = sysfs::list_looking(&self.host, look)?;
+        Ok(self.without_odd_ones(sysfs::list_looking(&self.host, look)?))
+    }
+
+    fn without_odd_ones(&self, listing: Listing) -> Vec<Device> {
         for error in &listing.errors {
             self.output.warn(&format!("left out: {error}"));
         }
-        Ok(listing.devices)
+        listing.devices
     }
 
     /// A module of another kernel cannot be loaded into this one.

@@ -25,12 +25,15 @@ pub fn run(context: &Context, options: &List) -> Result<u8> {
     // Columns have no room for overrides, and on older kernels to read one may take the device's lock.
     let mut reader = context.output.is_json.then(|| Overrides::new(&context.host, PATIENCE));
     let mut overrides = BTreeMap::new();
-    let devices = context.list_looking(|directory, device| {
+    let devices = match &mut reader {
         // Which are VFIO devices is found out below.
-        if let Some(reader) = reader.as_mut().filter(|_| !options.vfio && is_wanted(options, device)) {
-            overrides.insert(device.address, reader.read_of(directory, device.address));
-        }
-    })?;
+        Some(reader) if !options.vfio => context.list_looking(|directory, device| {
+            if is_wanted(options, device) {
+                overrides.insert(device.address, reader.read_of(directory, device.address));
+            }
+        })?,
+        _ => context.list()?,
+    };
     let driver = |address: Address| {
         let found = devices.binary_search_by_key(&address, |device| device.address).ok()?;
         devices[found].driver.as_ref()

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::thread;
 
 use super::node::{Directory, Node, ReadError, each_entry};
 use crate::address::Address;
@@ -101,41 +103,100 @@ pub struct Listing {
     pub errors: Vec<ReadError>,
 }
 
-/// Lists all devices: of each its directory is opened, `modalias` is read, and three links.
+/// So many devices are worth a thread of their own.
+const OF_A_THREAD: usize = 1024;
+
+/// Lists all devices: of each its directory is opened, `modalias` is read, and three links. Where there are thousands, the
+/// processors share them.
 pub fn list(host: &Host) -> Result<Listing, ReadError> {
-    list_looking(host, |_, _| {})
+    let bus = Bus::open(host)?;
+    let share = bus.addresses.len().div_ceil(threads(bus.addresses.len()));
+    let parts: Vec<Listing> = thread::scope(|scope| {
+        let (bus, mut shares) = (&bus, bus.addresses.chunks(share.max(1)));
+        let first = shares.next().unwrap_or_default();
+        // Where there may be no more threads, there are none.
+        let start =
+            |share| (share, thread::Builder::new().spawn_scoped(scope, move || bus.read(share, |_, _| {})).ok());
+        let others: Vec<_> = shares.map(start).collect();
+        let mut parts = vec![bus.read(first, |_, _| {})];
+        for (share, thread) in others {
+            let part = thread.map(|thread| thread.join().expect("to read panics nowhere"));
+            parts.push(part.unwrap_or_else(|| bus.read(share, |_, _| {})));
+        }
+        parts
+    });
+    let mut listing = Listing::default();
+    for Listing { devices, errors } in parts {
+        listing.devices.extend(devices);
+        listing.errors.extend(errors);
+    }
+    Ok(listing.with_vfs())
 }
 
-/// The same, and has `look` look at each while its directory is open, in whatever order.
-pub fn list_looking(host: &Host, mut look: impl FnMut(&Directory, &Device)) -> Result<Listing, ReadError> {
-    let path = host.devices();
-    let mut listing = Listing::default();
-    let add = |devices: BorrowedFd<'_>, name: &CStr| {
-        let Some(address) = name.to_str().ok().and_then(|name| name.parse().ok()) else { return };
-        let read = |directory: Directory| {
-            let device = read_without_vfs(&directory, address)?;
-            device.iter().for_each(|device| look(&directory, device));
-            Ok(device)
-        };
-        match Directory::open_below(devices, &path, name).and_then(|directory| directory.map_or(Ok(None), read)) {
-            Ok(device) => listing.devices.extend(device),
-            Err(error) => listing.errors.push(error),
-        }
-    };
-    each_entry(&path, add).map_err(|source| ReadError { path: path.clone(), source })?;
-    listing.devices.sort_unstable_by_key(|device| device.address);
+/// The same by one thread, which has `look` look at each while its directory is open.
+pub fn list_looking(host: &Host, look: impl FnMut(&Directory, &Device)) -> Result<Listing, ReadError> {
+    let bus = Bus::open(host)?;
+    Ok(bus.read(&bus.addresses, look).with_vfs())
+}
 
-    // Every VF names its PF: no need to look through the PFs' directories.
-    let mut vfs: BTreeMap<Address, Vec<Address>> = BTreeMap::new();
-    for device in &listing.devices {
-        if let Some(pf) = device.pf {
-            vfs.entry(pf).or_default().push(device.address);
+fn threads(devices: usize) -> usize {
+    // To ask for the processors is to read some files.
+    match devices / OF_A_THREAD {
+        0 | 1 => 1,
+        most => thread::available_parallelism().map_or(1, |processors| processors.get().min(most)),
+    }
+}
+
+/// The directory that has all devices.
+struct Bus {
+    path: PathBuf,
+    directory: OwnedFd,
+    /// In order.
+    addresses: Vec<Address>,
+}
+
+impl Bus {
+    fn open(host: &Host) -> Result<Bus, ReadError> {
+        let path = host.devices();
+        let mut addresses = Vec::new();
+        let add = |name: &CStr| addresses.extend(name.to_str().ok().and_then(|name| name.parse::<Address>().ok()));
+        let directory = each_entry(&path, add).map_err(|source| ReadError { path: path.clone(), source })?;
+        addresses.sort_unstable();
+        Ok(Bus { path, directory, addresses })
+    }
+
+    fn read(&self, addresses: &[Address], mut look: impl FnMut(&Directory, &Device)) -> Listing {
+        let mut listing = Listing { devices: Vec::with_capacity(addresses.len()), errors: Vec::new() };
+        for &address in addresses {
+            let read = |directory: Directory| {
+                let device = read_without_vfs(&directory, address)?;
+                device.iter().for_each(|device| look(&directory, device));
+                Ok(device)
+            };
+            let directory = Directory::open_below(self.directory.as_fd(), &self.path, &address.to_string());
+            match directory.and_then(|directory| directory.map_or(Ok(None), read)) {
+                Ok(device) => listing.devices.extend(device),
+                Err(error) => listing.errors.push(error),
+            }
         }
+        listing
     }
-    for device in &mut listing.devices {
-        device.vfs = vfs.remove(&device.address).unwrap_or_default();
+}
+
+impl Listing {
+    /// Every VF names its PF: no need to look through the PFs' directories.
+    fn with_vfs(mut self) -> Listing {
+        let mut vfs: BTreeMap<Address, Vec<Address>> = BTreeMap::new();
+        for device in &self.devices {
+            if let Some(pf) = device.pf {
+                vfs.entry(pf).or_default().push(device.address);
+            }
+        }
+        for device in &mut self.devices {
+            device.vfs = vfs.remove(&device.address).unwrap_or_default();
+        }
+        self
     }
-    Ok(listing)
 }
 
 fn read_without_vfs(directory: &Directory, address: Address) -> Result<Option<Device>, ReadError> {
@@ -166,6 +227,25 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn whoever_reads_them_the_devices_are_the_same() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), None).unwrap();
+        let modalias = "pci:v000015B3d0000101Esv000015B3sd00000023bc02sc00i00\n";
+        // One more than two threads have, and of the last somebody wrote nonsense.
+        for number in 0..=2 * OF_A_THREAD {
+            let address: Address = format!("{:04x}:{:02x}:00.0", number / 256, number % 256).parse().unwrap();
+            fs::create_dir_all(host.device(address)).unwrap();
+            let text = if number == 2 * OF_A_THREAD { "pci:nonsense" } else { modalias };
+            fs::write(host.device(address).join("modalias"), text).unwrap();
+        }
+        assert!(threads(2 * OF_A_THREAD) >= 1 && threads(2 * OF_A_THREAD - 1) == 1);
+        let (shared, alone) = (list(&host).unwrap(), list_looking(&host, |_, _| {}).unwrap());
+        assert_eq!((shared.devices.len(), shared.errors.len()), (2 * OF_A_THREAD, 1));
+        assert_eq!(shared.devices, alone.devices);
+        assert!(shared.devices.is_sorted_by_key(|device| device.address));
+    }
 
     #[test]
     fn vfio_devices_on_old_and_new_kernels() {

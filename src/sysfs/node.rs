@@ -5,7 +5,7 @@ use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -93,7 +93,7 @@ impl Node {
     pub fn names_in(&self, name: &str) -> Result<Vec<String>, ReadError> {
         let path = if name.is_empty() { self.path.clone() } else { self.path.join(name) };
         let mut names = Vec::new();
-        let add = |_: BorrowedFd<'_>, name: &CStr| names.push(name.to_string_lossy().into_owned());
+        let add = |name: &CStr| names.push(name.to_string_lossy().into_owned());
         let read = each_entry(&path, add).map_err(|source| ReadError { path, source });
         absent_is_none(read)?;
         names.sort();
@@ -109,8 +109,8 @@ impl Directory {
     }
 
     /// Opens `name` below another directory, which is open as `parent` and has this path.
-    pub fn open_below(parent: BorrowedFd<'_>, path: &Path, name: &CStr) -> Result<Option<Directory>, ReadError> {
-        Directory::open_at(parent, name, path.join(OsStr::from_bytes(name.to_bytes())))
+    pub fn open_below(parent: BorrowedFd<'_>, path: &Path, name: &str) -> Result<Option<Directory>, ReadError> {
+        Directory::open_at(parent, name, path.join(name))
     }
 
     fn open_at(parent: BorrowedFd<'_>, name: impl Arg, path: PathBuf) -> Result<Option<Directory>, ReadError> {
@@ -152,8 +152,8 @@ impl Directory {
     }
 }
 
-/// Goes through the names in the directory at `path`, which is open meanwhile. What they are is not asked.
-pub fn each_entry(path: &Path, mut each: impl FnMut(BorrowedFd<'_>, &CStr)) -> io::Result<()> {
+/// Goes through the names in the directory at `path`, and gives that. What they are is not asked.
+pub fn each_entry(path: &Path, mut each: impl FnMut(&CStr)) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(CWD, path, flags, Mode::empty())?;
     let mut space = Vec::with_capacity(ENTRIES);
@@ -161,10 +161,10 @@ pub fn each_entry(path: &Path, mut each: impl FnMut(BorrowedFd<'_>, &CStr)) -> i
     while let Some(entry) = entries.next() {
         let entry = entry?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            each(directory.as_fd(), entry.file_name());
+            each(entry.file_name());
         }
     }
-    Ok(())
+    Ok(directory)
 }
 
 /// An attribute's text, without the newline at its end.
