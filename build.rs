@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What makes the program start fast: `data/drivers.json` becomes a constant, since to parse it takes longer than to choose a
-//! driver, and the unwinder comes from the compiler's archive, since to load libgcc_s.so takes a tenth of the whole run.
+//! driver, and the unwinder comes from the compiler's archive (feature `static-unwinder`).
 
 #[path = "src/catalog/types.rs"]
 mod types;
@@ -19,7 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in [SOURCE, "src/catalog/types.rs"] {
         println!("cargo::rerun-if-changed={file}");
     }
-    if env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|name| name == "gnu") {
+    let is_gnu = env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|name| name == "gnu");
+    if is_gnu && env::var_os("CARGO_FEATURE_STATIC_UNWINDER").is_some() {
         println!("cargo::rustc-link-lib=static:-bundle=gcc_eh");
     }
     // What is read borrows from the text.

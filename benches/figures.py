@@ -34,6 +34,10 @@ class Figures:
         names = ("list", "list --json")
         return {name: Line.through({n: times[name] for n, times in self.fastest.items()}) for name in names}
 
+    def forgotten(self):
+        """Targets of what was not measured."""
+        return targets.RATIOS.keys() - {(row.ours, row.peer) for row in cases.ROWS if self.has(row)}
+
     def missed(self):
         """What misses its target, by the name of what was measured and of what it is held against."""
         wrong = {}
@@ -45,9 +49,13 @@ class Figures:
                     f"{row.we_do} takes {ratio(ours / theirs)} of what {row.they_do} does, "
                     f"at most {ratio(target.most)} is wanted: {target.reason}"
                 )
-        for name, line in self.lines().items():
-            if line.r_squared < targets.LEAST_R_SQUARED:
-                wrong[name, "line"] = f"the time of {name} is not linear: R² = {line.r_squared:.4f}"
+        for name in ("list", "list --json"):
+            few, many = (self.fastest[count][name] / count for count in (COUNT // 4, COUNT))
+            if many > targets.MOST_GROWTH * few:
+                wrong[name, "growth"] = (
+                    f"a function costs {name} {many / few:.2f} times as much among {COUNT:,} as among {COUNT // 4:,}, "
+                    f"at most {targets.MOST_GROWTH} is wanted"
+                )
         for (name, count), kib in self.peaks.items():
             most = targets.MOST_RESIDENT_KIB
             if count == COUNT and kib > most:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 import cases
+import targets
 
 BEGIN = "<!-- Written by `benches/run --write`: begin -->\n"
 END = "<!-- Written by `benches/run --write`: end -->\n"
@@ -74,7 +75,7 @@ def machine():
     noun = "core" if cores == 1 else "cores"
     number = {1: "one", 2: "two", 4: "four", 8: "eight"}.get(cores, cores)
     system = release["PRETTY_NAME"].strip('"')
-    return f"{time.strftime('%Y-%m-%d')}, {number}{virtual} {noun}, {system}, kernel {os.uname().release}"
+    return f"{time.strftime('%Y-%m-%d')}, {number}{virtual} {noun}, {system}, kernel {os.uname().release.split('-')[0]}"
 
 
 def versions():
@@ -109,7 +110,24 @@ def details(figures):
     peaks = figures.peaks.items()
     rows = [[f"`vfioctl {name}`, {count:,} functions", f"{kib / 1024:.1f} MiB"] for (name, count), kib in peaks]
     text += markdown(["greatest resident size", ""], rows)
-    return text + f"\nThe program has {figures.binary:,} bytes.\n"
+    text += f"\nThe program has {figures.binary:,} bytes.\n"
+    return text + aims(figures)
+
+
+def aims(figures):
+    """What is aimed at and not reached."""
+    rows = []
+    for row in cases.ROWS:
+        target = targets.RATIOS.get((row.ours, row.peer))
+        if target and target.aim:
+            ours, theirs = figures.pair(row)
+            if ours > target.aim * theirs:
+                rows.append([row.we_do, row.they_do, ratio(ours / theirs), ratio(target.aim), target.limit])
+    if not rows:
+        return ""
+    return "\nWhat is aimed at and not reached:\n\n" + markdown(
+        ["", " beside", "ratio", "aimed at", " what stands in the way"], rows
+    )
 
 
 def put(path, text):

@@ -31,18 +31,13 @@ pub struct Chooser<'a> {
     /// Of modules that matched: what is said of one is as it was when it was first asked about, like the tables. One that has
     /// come since is found when it is to be loaded, and one that has gone when its driver is to take a device.
     known: Mutex<BTreeMap<ModuleName, (Option<DriverName>, ModuleState)>>,
-    /// Of PFs, with the driver that each was on. Whether one is up shows in its directory, which names all its VFs.
-    not_up: Mutex<BTreeMap<OnDriver, Option<String>>>,
 }
-
-/// A PF and the driver it is on.
-type OnDriver = (Address, Option<DriverName>);
 
 impl<'a> Chooser<'a> {
     /// Reads the tables.
     pub fn new(host: &'a Host) -> Result<Chooser<'a>, TableError> {
-        let (natives, known, not_up) = Default::default();
-        Ok(Chooser { host, tables: Tables::read(host)?, modules: None, natives, known, not_up })
+        let (natives, known) = Default::default();
+        Ok(Chooser { host, tables: Tables::read(host)?, modules: None, natives, known })
     }
 
     /// Reads also what modules there are: what an alias names need not be there. Left out where a name is all that is
@@ -114,14 +109,8 @@ impl<'a> Chooser<'a> {
         let mut pf = Pf { address, driver, not_up: None, native: Native::Unknown, vfs: 0 };
         let name = pf.driver.as_ref().map(DriverName::as_str);
         match made_for_it.filter(|made| !made.pf_drivers.is_empty()) {
-            Some(made) if made.is_served_by(name) => {
-                let key = (address, pf.driver.clone());
-                let mut known = self.not_up.lock().expect("no thread panics with the answers");
-                pf.not_up = match known.get(&key) {
-                    Some(known) => known.clone(),
-                    None => known.entry(key).or_insert(not_up(self.host, address, made)?).clone(),
-                };
-            }
+            // Of each VF anew: to make VFs can bring their PF up.
+            Some(made) if made.is_served_by(name) => pf.not_up = not_up(self.host, address, made)?,
             Some(made) => {
                 pf.native = self.native(address, made)?;
                 // Not by `sriov_numvfs`, which waits for the PF's lock (`drivers/pci/iov.c`, `sriov_numvfs_show`).

@@ -104,7 +104,7 @@ fn sweep_part(sweep: &Sweep, part: usize, parts: usize) -> Vec<Point> {
         {{ {next}; }} >/dev/null 2>&1
         {{ {after}; }} >&2
         # Each call counts by itself; the first flock is the device's lock. Of calls in a row that only look, the first and
-        # the last stand for all: between them nothing changes for anybody.
+        # the last stand for all: between them nothing changes for anybody (what is closed the end of the process closes too).
         awk -F'(' '/^[a-z0-9_]+\(/ {{
                 n[$1]++
                 if ($1 == "flock") on = 1

@@ -13,7 +13,7 @@ use crate::cli;
 use crate::gather;
 use crate::outcome::{DeviceResult, Failure, Kind};
 use crate::plan::{self, Action, Facts, Manner, Step, Wanted};
-use crate::policy::Policy;
+use crate::policy::{Decision, Policy};
 use crate::report;
 use crate::sysfs::{Device, VfRange};
 
@@ -35,11 +35,11 @@ pub fn run(context: &Context, options: &cli::Claim) -> Result<u8> {
     let addresses = named_by(context, policy)?;
     let binder = Binder { context, chooser: context.chooser()?.with_modules(), together: addresses.clone() };
     context.refuse_other_kernel(&binder.chooser)?;
-    let results = context.each(&addresses, |address| claim(&binder, policy, address));
+    let results = context.each(&addresses, |address| claim(&binder, address));
     Ok(status.max(context.conclude("claim", &results)?))
 }
 
-fn claim(binder: &Binder<'_>, policy: &Policy, address: Address) -> Result<DeviceResult, Failure> {
+fn claim(binder: &Binder<'_>, address: Address) -> Result<DeviceResult, Failure> {
     let context = binder.context;
     context.device(address)?;
     let observe = |address: Address, text: &str| context.observe(address, text);
@@ -50,7 +50,9 @@ fn claim(binder: &Binder<'_>, policy: &Policy, address: Address) -> Result<Devic
         let warnings = vec![format!("{driver} has it already: that is for 'vfioctl apply'")];
         return Ok(DeviceResult { warnings, ..context.unchanged(address) });
     }
-    let Some(Claim { facts, steps, warnings }) = look(binder, policy, device)? else {
+    let Some(Claim { facts, steps, warnings }) =
+        look(binder, context.policy_now(address).decide(&device), device.clone())?
+    else {
         return Ok(context.unchanged(address));
     };
     Ok(match job {
@@ -67,8 +69,8 @@ struct Claim {
 }
 
 /// `None`: no rule is about the device.
-fn look(binder: &Binder<'_>, policy: &Policy, device: Device) -> Result<Option<Claim>, Failure> {
-    let Some(request) = decide(binder.context, policy.decide(&device), &device, Manner::default())? else {
+fn look(binder: &Binder<'_>, decision: Option<Decision<'_>>, device: Device) -> Result<Option<Claim>, Failure> {
+    let Some(request) = decide(binder.context, decision, &device, Manner::default())? else {
         return Ok(None);
     };
     let (wanted, doubts) = match binder.wanted(&device, &request) {
@@ -119,7 +121,7 @@ fn claimed_for(context: &Context, policy: &Policy, address: Address) -> Result<O
     }
     let chooser = context.chooser().map_err(|error| failed(&error))?;
     let binder = Binder { context, chooser: chooser.with_modules(), together: vec![address] };
-    let step = look(&binder, policy, device)?.and_then(|claim| claim.steps.into_iter().next());
+    let step = look(&binder, policy.decide(&device), device.clone())?.and_then(|claim| claim.steps.into_iter().next());
     Ok(step.and_then(|step| match step.action {
         Action::Override(driver) => Some(Some(driver)),
         _ => None,

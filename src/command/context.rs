@@ -36,8 +36,9 @@ const MOST: usize = 256;
 /// How often one looks whether they do.
 const GLANCE: Duration = Duration::from_millis(10);
 
-/// How many files are open for one device, at most: its lock, twice, the way to whoever makes its calls, what is read of it.
-const FILES: usize = 8;
+/// How many files are open for one device, and some to spare: its lock, twice, the way to whoever makes its calls, what is read
+/// of it.
+const FILES: usize = 16;
 
 /// How long a call into the kernel may take, unless the user says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -276,7 +277,8 @@ impl Context {
             let start = || thread::Builder::new().spawn_scoped(scope, work_through).is_ok();
             let mut threads = (1..most.min(PARALLEL)).take_while(|_| start()).count() + 1;
             let is_waiting = || queue.lock().expect("no thread panics with the queue").len() > 0;
-            while threads < most && is_waiting() {
+            // Where not one could be started, nobody else is at work.
+            while threads > 1 && threads < most && is_waiting() {
                 thread::sleep(GLANCE);
                 if attendant::lasting_calls() * 2 > threads {
                     let more = (threads..most).take(PARALLEL).take_while(|_| start()).count();

@@ -214,7 +214,8 @@ impl<'a> VfWork<'a> {
         let context = self.context;
         let failed = |error: ReadError| Failure::plain(Kind::Failed, format!("{}: {error}", self.pf));
         let pf = Pf::read(&context.host, self.pf).map_err(failed)?;
-        let vfs: Vec<Address> = pf.iter().flat_map(|pf| &pf.vfs).map(|(_, vf)| *vf).collect();
+        let gone = || Failure::plain(Kind::NoDevice, format!("{}: the PF went away", self.pf));
+        let vfs: Vec<Address> = pf.ok_or_else(gone)?.vfs.iter().map(|(_, vf)| *vf).collect();
         if !(context.output.is_json || context.output.is_verbose) {
             let text = format!("{}: {} VFs there; bound ", self.pf, vfs.len());
             context.progress.show(text, Some(vfs.len()));

@@ -7,12 +7,20 @@ use std::sync::OnceLock;
 use super::fields::{self, FIELDS};
 
 /// An alias pattern, such as `vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Pattern {
     text: String,
     /// Most patterns are of other devices from their first digits on, and never needed so.
     tokens: OnceLock<Vec<Token>>,
 }
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Token {

@@ -81,9 +81,14 @@ struct Node {
     values: Vec<(u32, Vec<u8>)>,
 }
 
-/// Opens an index.
+/// Opens an index. An empty one is none: depmod leaves it so where there is nothing to make it from, and some versions left
+/// that of the aliases of what is built in so always.
 pub fn open(path: &Path) -> io::Result<Index<File>> {
-    Index::new(file::open_within(path, file::TABLE)?)
+    let file = file::open_within(path, file::TABLE)?;
+    match file.metadata()?.len() {
+        0 => Err(io::ErrorKind::NotFound.into()),
+        _ => Index::new(file),
+    }
 }
 
 impl<R: ReadAt> Index<R> {

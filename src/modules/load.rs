@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Loading modules, by modprobe: it knows of `install` lines, options and soft dependencies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -162,9 +163,25 @@ fn setting(host: &Host, reason: &str) -> Option<String> {
 /// appears (`80-drivers.rules`). That there may be none is no error. For devices that are alike, and given back at a time,
 /// modprobe is run once.
 pub fn load_for_alias(host: &Host, modalias: &Modalias, timeout: Duration) -> Arc<Result<(), RunError>> {
-    static LOADS: Fresh<Result<(), RunError>> = Fresh::new();
-    let arguments = ["-q", "-b", "--", modalias.as_str()];
-    LOADS.get(&host.root().join(modalias.as_str()), || modprobe(host, &MODPROBE, &arguments, timeout).map(|_| ()))
+    type Loaded = Arc<Result<(), RunError>>;
+    static LOADS: Fresh<Loaded> = Fresh::new();
+    // Whoever waited for one that was given up on would wait as long for the next.
+    static GIVEN_UP: Mutex<BTreeMap<PathBuf, Loaded>> = Mutex::new(BTreeMap::new());
+    let given_up = || GIVEN_UP.lock().expect("no thread panics with it");
+
+    let key = host.root().join(modalias.as_str());
+    let load = || {
+        if let Some(known) = given_up().get(&key) {
+            return Arc::clone(known);
+        }
+        let loaded = modprobe(host, &MODPROBE, &["-q", "-b", "--", modalias.as_str()], timeout);
+        let loaded = Arc::new(loaded.map(|_| ()));
+        if let Err(RunError::TimedOut { .. }) = &*loaded {
+            given_up().insert(key.clone(), Arc::clone(&loaded));
+        }
+        loaded
+    };
+    Arc::clone(&LOADS.get(&key, load))
 }
 
 /// Runs the first of `programs` that is there.

@@ -11,7 +11,7 @@ use crate::kernel_name::{ModuleName, is_same_name};
 use crate::matcher::Pattern;
 
 /// What a module's drivers list. Empty: they list nothing, or they are built into a kernel before 6.18, whose tables do
-/// not say.
+/// not say. From the whole text: depmod's index is by alias, not by module.
 pub fn native_table(host: &Host, release: &str, module: &ModuleName) -> Result<Vec<Pattern>, TableError> {
     let directory = host.modules(release);
     let mut patterns = Vec::new();

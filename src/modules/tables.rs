@@ -28,7 +28,7 @@ pub struct Tables {
     pub blacklist: Blacklist,
     /// What of modprobe.d could not be read.
     pub warnings: Vec<String>,
-    /// `modules.alias`, if it is not there: the kernel's variants are then unknown.
+    /// `modules.alias`, if neither it nor its index is there: the kernel's variants are then unknown.
     pub missing: Option<PathBuf>,
 }
 
@@ -57,7 +57,7 @@ pub enum TableError {
 }
 
 impl Tables {
-    /// Reads all of them. No `modules.alias` is no error: the generic driver is taken to be there, and `missing` says so.
+    /// Reads all of them. No `modules.alias`, nor its index, is no error: the generic driver is taken to be there, and `missing` says so.
     pub fn read(host: &Host) -> Result<Tables, TableError> {
         let release = host.release()?;
         let is_running = is_running(host, &release);
@@ -73,7 +73,11 @@ impl Tables {
         let mut is_indexed = |name: &str, source, table: &mut Table| {
             let path = directory.join(name);
             add_indexed(&path, source, table).unwrap_or_else(|error| {
-                warnings.push(format!("{}: {error}; 'depmod {release}' makes it anew", path.display()));
+                let hint = match error.kind() {
+                    io::ErrorKind::InvalidData => format!("; 'depmod {release}' makes it anew"),
+                    _ => String::new(),
+                };
+                warnings.push(format!("{}: {error}{hint}", path.display()));
                 false
             })
         };
@@ -216,6 +220,11 @@ mod tests {
         assert_eq!(modules(&tables), ["vfio_pci"]);
         assert!(tables.warnings[0].contains("modules.alias.bin: not an index of depmod's"), "{:?}", tables.warnings);
         assert!(tables.warnings[0].ends_with("'depmod 6.2.0' makes it anew"), "{:?}", tables.warnings);
+
+        // So depmod leaves it where it had nothing to make it from.
+        fs::write(directory.join("modules.alias.bin"), "").unwrap();
+        let tables = Tables::read(&other).unwrap();
+        assert_eq!((modules(&tables), tables.warnings.len()), (vec!["vfio_pci"], 0));
     }
 
     #[test]

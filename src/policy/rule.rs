@@ -248,8 +248,16 @@ impl Policy {
         let (mut own, mut errors) = (Vec::new(), Vec::new());
         for directory in host.policy_directories() {
             let path = directory.join(&name);
-            if path.symlink_metadata().is_err() {
-                continue;
+            match path.symlink_metadata() {
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    continue;
+                }
+                // What is there could outrank whatever else there is.
+                Err(source) => {
+                    errors.push(PolicyError::Read { path, source });
+                    break;
+                }
             }
             if let Err(distrust) = trust::check_directory(host, &directory) {
                 errors.push(PolicyError::Distrusted { path: directory, distrust });

@@ -65,14 +65,23 @@ struct Channel {
     socket: OwnedFd,
 }
 
+/// A channel at work. One that is not put back is left behind, or of no use any more.
+struct AtWork {
+    channel: Option<Channel>,
+}
+
 /// Those that have nothing to do: for hundreds of devices in turn, starting one each would be most of the work.
 struct Idle {
     channels: Vec<Channel>,
     /// Is one being started? Only one at a time is: those that are at work may be done before it is there.
     is_starting: bool,
+    at_work: usize,
+    /// Those whose end is to be heard of, lest they stay as zombies.
+    left_behind: Vec<Child>,
 }
 
-static IDLE: Mutex<Idle> = Mutex::new(Idle { channels: Vec::new(), is_starting: false });
+static IDLE: Mutex<Idle> =
+    Mutex::new(Idle { channels: Vec::new(), is_starting: false, at_work: 0, left_behind: Vec::new() });
 
 /// How many calls last.
 static LASTING: AtomicUsize = AtomicUsize::new(0);
@@ -145,36 +154,6 @@ impl Channel {
         Ok(Channel { child, socket })
     }
 
-    /// One with nothing to do, or a new one.
-    fn get() -> io::Result<Channel> {
-        let mut idle = idle();
-        loop {
-            if let Some(channel) = idle.channels.pop() {
-                // Whoever waits still starts one, unless that is under way.
-                if !idle.is_starting {
-                    CHANGED.notify_one();
-                }
-                return Ok(channel);
-            }
-            if !idle.is_starting {
-                break;
-            }
-            idle = CHANGED.wait(idle).expect("no thread panics with it");
-        }
-        idle.is_starting = true;
-        drop(idle);
-        let opened = Channel::open();
-        self::idle().is_starting = false;
-        CHANGED.notify_one();
-        opened
-    }
-
-    /// It has nothing to do any more.
-    fn put_back(self) {
-        idle().channels.push(self);
-        CHANGED.notify_one();
-    }
-
     /// Waits for something to be there to read: an answer, or the end. `false`: there is nothing.
     fn wait(&self, time: Duration) -> io::Result<bool> {
         let time =
@@ -192,6 +171,69 @@ impl Channel {
             0 => Err(io::Error::new(io::ErrorKind::BrokenPipe, "it has ended")),
             length => Ok(serde_json::from_slice(&bytes[..length])?),
         }
+    }
+}
+
+impl AtWork {
+    /// One with nothing to do, or a new one. Where there may be no more processes, one that is at work is waited for until
+    /// `limit`.
+    fn get(limit: Instant) -> io::Result<AtWork> {
+        let mut idle = idle();
+        idle.left_behind.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        loop {
+            if let Some(channel) = idle.channels.pop() {
+                // Whoever waits still starts one, unless that is under way.
+                if !idle.is_starting {
+                    CHANGED.notify_one();
+                }
+                return Ok(AtWork::new(idle, channel));
+            }
+            if idle.is_starting {
+                idle = CHANGED.wait(idle).expect("no thread panics with it");
+                continue;
+            }
+            idle.is_starting = true;
+            drop(idle);
+            let opened = Channel::open();
+            idle = self::idle();
+            idle.is_starting = false;
+            CHANGED.notify_one();
+            match opened {
+                Ok(channel) => return Ok(AtWork::new(idle, channel)),
+                Err(error) => {
+                    let left = limit.saturating_duration_since(Instant::now());
+                    if idle.at_work == 0 || left.is_zero() {
+                        return Err(error);
+                    }
+                    idle = CHANGED.wait_timeout(idle, left.min(GLANCE)).expect("no thread panics with it").0;
+                }
+            }
+        }
+    }
+
+    fn new(mut idle: MutexGuard<'_, Idle>, channel: Channel) -> AtWork {
+        idle.at_work += 1;
+        AtWork { channel: Some(channel) }
+    }
+
+    fn channel(&self) -> &Channel {
+        self.channel.as_ref().expect("it is put back at the end")
+    }
+
+    /// It has nothing to do any more.
+    fn put_back(mut self) {
+        let channel = self.channel.take();
+        idle().channels.extend(channel);
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let mut idle = idle();
+        idle.at_work -= 1;
+        // It ends once the kernel lets go of it and it finds nobody at the other end.
+        idle.left_behind.extend(self.channel.take().map(|channel| channel.child));
+        CHANGED.notify_one();
     }
 }
 
@@ -217,6 +259,11 @@ pub fn lasting_calls() -> usize {
 }
 
 impl Attendant {
+    /// Can calls be made? If not, better now than in the middle of the work.
+    pub fn check(timeout: Duration) -> io::Result<()> {
+        AtWork::get(Instant::now() + timeout).map(AtWork::put_back)
+    }
+
     /// From now on, every call keeps this lock until it is over, whatever becomes of us.
     pub fn hold(&mut self, lock: OwnedFd) {
         self.lock = Some(lock);
@@ -257,10 +304,18 @@ impl Attendant {
         let (directory, device) = (path::absolute(directory)?, device.map(path::absolute).transpose()?);
         let attribute = attribute.to_string();
         let request = serde_json::to_vec(&Request { directory, attribute, value, device }).map_err(io::Error::from)?;
-        let channel = Channel::get()?;
-        tell(&channel.socket, &request, self.lock.as_ref())?;
         let begun = Instant::now();
         let limit = begun + timeout;
+        let mut at_work = AtWork::get(limit)?;
+        match tell(&at_work.channel().socket, &request, self.lock.as_ref()) {
+            // It has ended while it had nothing to do, and was told nothing.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                at_work.channel = Some(Channel::open()?);
+                tell(&at_work.channel().socket, &request, self.lock.as_ref())?;
+            }
+            told => told?,
+        }
+        let channel = at_work.channel();
         let mut lasting = None;
         loop {
             let wished = interrupt::deadline(begun, self.is_undoing).filter(|wished| *wished < limit);
@@ -268,7 +323,7 @@ impl Attendant {
             let glance = if lasting.is_none() { A_WHILE } else { GLANCE };
             if channel.wait(left.min(glance))? {
                 let answer = channel.answer()?;
-                channel.put_back();
+                at_work.put_back();
                 return Ok(answer);
             }
             lasting.get_or_insert_with(Lasting::begin);

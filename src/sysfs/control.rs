@@ -111,8 +111,10 @@ pub fn describe(errno: Errno) -> String {
 }
 
 impl<'a> Control<'a> {
-    /// Each write is given up on after `timeout`, and keeps `lock` until it is over.
+    /// Each write is given up on after `timeout`, and keeps `lock` until it is over. That there can be nobody at all to make the
+    /// calls is found out here, before anything is touched.
     pub fn new(host: &'a Host, timeout: Duration, lock: &DeviceLock) -> io::Result<Control<'a>> {
+        Attendant::check(timeout)?;
         let mut attendant = Attendant::default();
         attendant.hold(lock.share()?);
         Ok(Control { host, timeout, attendant })

@@ -195,7 +195,8 @@ fn at(process: &Path, tree: Tree) -> Option<Open> {
 /// Is a descriptor open as a place and no more (`O_PATH`), as a device's directory is while somebody looks at the device? The
 /// kernel gives the link the permissions that the file was opened with, and so none (`fs/proc/fd.c`, `tid_fd_update_inode`).
 fn is_mere_place(descriptor: &Path) -> bool {
-    fs::symlink_metadata(descriptor).is_ok_and(|link| link.mode() & 0o700 == 0)
+    // One that is closed by now is nobody's work.
+    fs::symlink_metadata(descriptor).map_or(true, |link| link.mode() & 0o700 == 0)
 }
 
 enum Place {

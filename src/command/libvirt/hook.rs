@@ -265,7 +265,10 @@ fn give_one_back(
         // libvirt has given it to its native driver, with the override cleared, and so without what is kept for it.
         _ => match policy.decide(&device) {
             Some(Decision::Rule(_)) => {
-                binder.bind(address, |device| apply::decide(context, policy.decide(device), device, Manner::default()))
+                let now = |device: &Device| {
+                    apply::decide(context, context.policy_now(address).decide(device), device, Manner::default())
+                };
+                binder.bind(address, now)
             }
             _ => Ok(context.unchanged(address)),
         },
@@ -288,7 +291,10 @@ fn apply_again(
     };
     let addresses: Vec<Address> = addresses.iter().filter(is_given_away).copied().collect();
     context.each(&addresses, |address| {
-        binder.bind(address, |device| apply::decide(context, policy.decide(device), device, Manner::default()))
+        let now = |device: &Device| {
+            apply::decide(context, context.policy_now(address).decide(device), device, Manner::default())
+        };
+        binder.bind(address, now)
     })
 }
 
