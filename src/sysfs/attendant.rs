@@ -46,6 +46,9 @@ const A_WHILE: Duration = Duration::from_millis(40);
 /// How long the end of those that have nothing to do is waited for.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How many reads it is told of beforehand, where there are several. All of them fit the socket.
+const AHEAD: usize = 32;
+
 /// More than any request has.
 const REQUEST: usize = 1 << 14;
 
@@ -220,6 +223,40 @@ impl AtWork {
         self.channel.as_ref().expect("it is put back at the end")
     }
 
+    /// Tells it something while it has nothing to do.
+    fn tell_first(&mut self, request: &[u8], lock: Option<&OwnedFd>) -> io::Result<()> {
+        match tell(&self.channel().socket, request, lock) {
+            // It has ended meanwhile, and was told nothing.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.channel = Some(Channel::open()?);
+                tell(&self.channel().socket, request, lock)
+            }
+            told => told,
+        }
+    }
+
+    /// The next answer. Where it does not come within `timeout`, the process is left behind.
+    fn answer(&self, timeout: Duration, is_undoing: bool) -> Result<Answer, AttendantError> {
+        let channel = self.channel();
+        let begun = Instant::now();
+        let limit = begun + timeout;
+        let mut lasting = None;
+        loop {
+            let wished = interrupt::deadline(begun, is_undoing).filter(|wished| *wished < limit);
+            let left = wished.unwrap_or(limit).saturating_duration_since(Instant::now());
+            let glance = if lasting.is_none() { A_WHILE } else { GLANCE };
+            if channel.wait(left.min(glance))? {
+                return Ok(channel.answer()?);
+            }
+            lasting.get_or_insert_with(Lasting::begin);
+            if left.is_zero() {
+                let (is_interrupted, pid) = (wished.is_some(), channel.child.id());
+                let within = stuck::within(pid);
+                return Err(AttendantError::TimedOut(GivenUp { is_interrupted, pid, within }));
+            }
+        }
+    }
+
     /// It has nothing to do any more.
     fn put_back(mut self) {
         let channel = self.channel.take();
@@ -291,6 +328,52 @@ impl Attendant {
         self.ask(directory, attribute, None, None, timeout)
     }
 
+    /// Reads the same attribute in several directories, of which the process is told beforehand: nobody need be woken for
+    /// each. Gives the answers in their order, up to the first that does not come within `timeout`, and then why.
+    pub fn read_several(
+        &mut self,
+        directories: &[PathBuf],
+        attribute: &str,
+        timeout: Duration,
+    ) -> (Vec<Answer>, Result<(), AttendantError>) {
+        let mut answers = Vec::with_capacity(directories.len());
+        let result = self.ask_several(directories, attribute, timeout, &mut answers);
+        (answers, result)
+    }
+
+    fn ask_several(
+        &mut self,
+        directories: &[PathBuf],
+        attribute: &str,
+        timeout: Duration,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), AttendantError> {
+        let mut at_work: Option<AtWork> = None;
+        for some in directories.chunks(AHEAD) {
+            let requests = some.iter().map(|directory| request(directory, attribute, None, None));
+            let requests: Vec<Vec<u8>> = requests.collect::<io::Result<_>>()?;
+            let mut own = match at_work.take() {
+                Some(own) => own,
+                None => AtWork::get(Instant::now() + timeout)?,
+            };
+            for (index, request) in requests.iter().enumerate() {
+                match index {
+                    0 => own.tell_first(request, None)?,
+                    _ => tell(&own.channel().socket, request, None)?,
+                }
+            }
+            for _ in some {
+                interrupt::check(self.is_undoing)?;
+                answers.push(own.answer(timeout, self.is_undoing)?);
+            }
+            at_work = Some(own);
+        }
+        if let Some(own) = at_work {
+            own.put_back();
+        }
+        Ok(())
+    }
+
     fn ask(
         &mut self,
         directory: &Path,
@@ -300,41 +383,21 @@ impl Attendant {
         timeout: Duration,
     ) -> Result<Answer, AttendantError> {
         interrupt::check(self.is_undoing)?;
-        // The process is in another directory than we.
-        let (directory, device) = (path::absolute(directory)?, device.map(path::absolute).transpose()?);
-        let attribute = attribute.to_string();
-        let request = serde_json::to_vec(&Request { directory, attribute, value, device }).map_err(io::Error::from)?;
+        let request = request(directory, attribute, value, device)?;
         let begun = Instant::now();
-        let limit = begun + timeout;
-        let mut at_work = AtWork::get(limit)?;
-        match tell(&at_work.channel().socket, &request, self.lock.as_ref()) {
-            // It has ended while it had nothing to do, and was told nothing.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                at_work.channel = Some(Channel::open()?);
-                tell(&at_work.channel().socket, &request, self.lock.as_ref())?;
-            }
-            told => told?,
-        }
-        let channel = at_work.channel();
-        let mut lasting = None;
-        loop {
-            let wished = interrupt::deadline(begun, self.is_undoing).filter(|wished| *wished < limit);
-            let left = wished.unwrap_or(limit).saturating_duration_since(Instant::now());
-            let glance = if lasting.is_none() { A_WHILE } else { GLANCE };
-            if channel.wait(left.min(glance))? {
-                let answer = channel.answer()?;
-                at_work.put_back();
-                return Ok(answer);
-            }
-            lasting.get_or_insert_with(Lasting::begin);
-            // Not put back: it is left behind.
-            if left.is_zero() {
-                let (is_interrupted, pid) = (wished.is_some(), channel.child.id());
-                let within = stuck::within(pid);
-                return Err(AttendantError::TimedOut(GivenUp { is_interrupted, pid, within }));
-            }
-        }
+        let mut at_work = AtWork::get(begun + timeout)?;
+        at_work.tell_first(&request, self.lock.as_ref())?;
+        let answer = at_work.answer(timeout.saturating_sub(begun.elapsed()), self.is_undoing)?;
+        at_work.put_back();
+        Ok(answer)
     }
+}
+
+fn request(directory: &Path, attribute: &str, value: Option<String>, device: Option<&Path>) -> io::Result<Vec<u8>> {
+    // The process is in another directory than we.
+    let (directory, device) = (path::absolute(directory)?, device.map(path::absolute).transpose()?);
+    let attribute = attribute.to_string();
+    Ok(serde_json::to_vec(&Request { directory, attribute, value, device })?)
 }
 
 fn tell(socket: &OwnedFd, request: &[u8], lock: Option<&OwnedFd>) -> io::Result<()> {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -68,45 +68,77 @@ impl<'a> Overrides<'a> {
             true => self.ask(address, directory.path()),
             false => directory.bytes(NAME).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         };
-        match text {
-            Ok(text) => {
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                // So the kernel prints an unset string.
-                Ok(Some(text.to_string()).filter(|text| text != "(null)"))
-            }
-            Err(source) => {
-                let error = ReadError { path: directory.path().join(NAME), source };
-                // Absent before 3.16, and when the device is gone.
-                if error.is_absent() { Ok(None) } else { Err(error) }
-            }
-        }
+        value(text, directory.path())
     }
 
-    fn ask(&mut self, address: Address, directory: &std::path::Path) -> io::Result<String> {
+    /// Can a read wait for a device's lock?
+    pub fn may_block(&self) -> bool {
+        self.may_block
+    }
+
+    /// The same of many, in their order; each is waited for as if it were asked for alone.
+    pub fn read_all(&mut self, devices: &[Address]) -> Vec<Result<Option<String>, ReadError>> {
+        let mut found = Vec::with_capacity(devices.len());
+        while let Some(&address) = devices.get(found.len()) {
+            // Those that nobody of ours waits for already.
+            let rest = devices[found.len()..].iter();
+            let free: Vec<PathBuf> = match self.may_block {
+                true => rest
+                    .take_while(|address| self.own_waiter(**address).is_none())
+                    .map(|a| self.host.device(*a))
+                    .collect(),
+                false => Vec::new(),
+            };
+            if free.is_empty() {
+                found.push(self.read(address));
+                continue;
+            }
+            let patience = self.patience.max(AT_LEAST);
+            let (answers, result) = self.attendant.read_several(&free, NAME, patience);
+            found.extend(answers.into_iter().zip(&free).map(|(answer, directory)| value(text(answer), directory)));
+            if let Err(error) = result {
+                let source = self.given_up(error, patience);
+                let directory = self.host.device(devices[found.len()]);
+                found.push(value(Err(source), &directory));
+            }
+        }
+        found
+    }
+
+    /// One of ours that waits for that device's override, left behind or another vfioctl's.
+    fn own_waiter(&self, address: Address) -> Option<Waiter> {
+        let look = || -> BTreeMap<Address, Waiter> {
+            let own = stuck::own_waiters(self.host).into_iter();
+            own.filter(Waiter::is_looking).filter_map(|waiter| Some((waiter.device?, waiter))).collect()
+        };
+        waiting().entry(self.host.processes()).or_insert_with(look).get(&address).cloned()
+    }
+
+    fn ask(&mut self, address: Address, directory: &Path) -> io::Result<String> {
         let begun = Instant::now();
         self.let_go(address)?;
         match self.attendant.read(directory, NAME, self.patience.max(AT_LEAST)) {
-            Ok(Answer::Done(text)) => Ok(text),
-            Ok(Answer::NotOpened(errno) | Answer::Refused(errno)) => Err(Errno::from_raw_os_error(errno).into()),
-            // That one is left behind; whoever is next gets another, and the time that is left.
-            Err(AttendantError::TimedOut(_)) => {
-                waiting().remove(&self.host.processes());
-                self.patience = self.patience.saturating_sub(begun.elapsed());
-                Err(locked(""))
-            }
-            Err(AttendantError::Process(error)) => Err(error),
+            Ok(answer) => text(answer),
+            Err(error) => Err(self.given_up(error, begun.elapsed())),
         }
     }
 
-    /// Waits for one of ours that waits for that device's override, left behind or another vfioctl's.
+    /// That one is left behind; whoever is next gets another, and the time that is left.
+    fn given_up(&mut self, error: AttendantError, waited: Duration) -> io::Error {
+        match error {
+            AttendantError::TimedOut(_) => {
+                waiting().remove(&self.host.processes());
+                self.patience = self.patience.saturating_sub(waited);
+                locked("")
+            }
+            AttendantError::Process(error) => error,
+        }
+    }
+
+    /// Waits for one of ours that waits already.
     fn let_go(&mut self, address: Address) -> io::Result<()> {
         let host = self.host;
-        let look = || -> BTreeMap<Address, Waiter> {
-            let own = stuck::own_waiters(host).into_iter();
-            own.filter(Waiter::is_looking).filter_map(|waiter| Some((waiter.device?, waiter))).collect()
-        };
-        let known = waiting().entry(host.processes()).or_insert_with(look).get(&address).cloned();
-        let Some(waiter) = known else { return Ok(()) };
+        let Some(waiter) = self.own_waiter(address) else { return Ok(()) };
         let begun = Instant::now();
         while stuck::is_waiting(host, &waiter) {
             if begun.elapsed() >= self.patience {
@@ -118,6 +150,29 @@ impl<'a> Overrides<'a> {
         }
         self.patience = self.patience.saturating_sub(begun.elapsed());
         Ok(())
+    }
+}
+
+fn text(answer: Answer) -> io::Result<String> {
+    match answer {
+        Answer::Done(text) => Ok(text),
+        Answer::NotOpened(errno) | Answer::Refused(errno) => Err(Errno::from_raw_os_error(errno).into()),
+    }
+}
+
+/// What was read of the device with this directory, or why not.
+fn value(text: io::Result<String>, directory: &Path) -> Result<Option<String>, ReadError> {
+    match text {
+        Ok(text) => {
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            // So the kernel prints an unset string.
+            Ok(Some(text.to_string()).filter(|text| text != "(null)"))
+        }
+        Err(source) => {
+            let error = ReadError { path: directory.join(NAME), source };
+            // Absent before 3.16, and when the device is gone.
+            if error.is_absent() { Ok(None) } else { Err(error) }
+        }
     }
 }
 
