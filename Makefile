@@ -98,6 +98,7 @@ bench-programs:
 
 bench-check:
 	@echo '== $@'
+	benches/instructions
 	benches/run --check
 
 # Longer: fuzz/check SECONDS.

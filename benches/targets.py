@@ -31,10 +31,10 @@ RATIOS = {
     ("list", "lspci"): Target(1.0, "lspci reads more of each device, and chooses no driver"),
     ("list", "bare"): Target(1.5, "beside the reads there are choosing, names, and printing the table"),
     ("list --json", "bare"): Target(
-        9.0,
+        3.0,
         "before 7.1 a process of its own reads the overrides, since that can wait for ever; and megabytes are written",
         aim=1.5,
-        limit="each override is a question to that process and an answer, and a processor that sleeps is woken for each",
+        limit="each override is a question to that process and an answer",
     ),
     ("match ADDR", "modprobe"): Target(
         0.9, "a script that asks for a driver should not notice it", aim=0.5, limit=START_UP
