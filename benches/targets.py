@@ -37,9 +37,9 @@ RATIOS = {
         limit="each override is a question to that process and an answer",
     ),
     ("match ADDR", "modprobe"): Target(
-        0.9, "a script that asks for a driver should not notice it", aim=0.5, limit=START_UP
+        1.0, "a script that asks for a driver should not notice it", aim=0.5, limit=START_UP
     ),
-    ("match --modalias", "modprobe"): Target(0.9, "the same", aim=0.5, limit="the same"),
+    ("match --modalias", "modprobe"): Target(1.0, "the same", aim=0.5, limit="the same"),
     ("claim", "true"): Target(
         3.5, "udev waits for it, once for each device that a choice is about", aim=1.5, limit=START_UP
     ),
