@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clap::{CommandFactory, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
 use clap_complete::{Shell, generate};
 use vfioctl::cli::Cli;
 use vfioctl::cli::driverctl::Standalone;
@@ -177,6 +177,43 @@ fn the_readmes_session_is_real() {
         assert_eq!(support::transcript(&output), expected, "$ {command}");
     }
     assert!(shown >= 5, "the README shows {shown} commands");
+}
+
+/// What is to be typed, in the documents for users: in lines of code, and between backquotes.
+fn typed(text: &str) -> Vec<String> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("    "));
+    let quoted =
+        text.lines().filter(|line| !line.starts_with("    ")).flat_map(|line| line.split('`').skip(1).step_by(2));
+    let commands = lines.chain(quoted).flat_map(|code| code.split(';'));
+    let commands = commands.map(|code| code.trim().trim_start_matches(['#', '$']).trim());
+    commands.filter(|code| code.starts_with("vfioctl ")).map(str::to_string).collect()
+}
+
+#[test]
+fn what_the_documents_have_one_type_can_be_typed() {
+    let placeholders =
+        [("ADDR", "0000:3b:00.1"), ("PF", "0000:3b:00.0"), ("KIND", "network"), ("NAME", "vfio-pci"), ("N", "4")];
+    for name in ["docs/choosing-a-driver.md", "docs/troubleshooting.md"] {
+        let mut typed: Vec<String> = typed(&read(name));
+        for command in &mut typed {
+            for (placeholder, value) in placeholders {
+                *command = command.replace(placeholder, value);
+            }
+            if let Err(error) = Cli::try_parse_from(command.split(' ')) {
+                let asked = [clap::error::ErrorKind::DisplayHelp, clap::error::ErrorKind::DisplayVersion];
+                assert!(asked.contains(&error.kind()), "{name}: {command}: {error}");
+            }
+        }
+        assert!(typed.len() > 4, "{name}: {typed:?}");
+    }
+}
+
+#[test]
+fn every_status_has_its_line_in_troubleshooting() {
+    let text = read("docs/troubleshooting.md");
+    for status in 1..=8 {
+        assert!(text.contains(&format!("\n| {status} | ")), "{status}");
+    }
 }
 
 /// The README's table of times has what `benches/run` compares, and its ratios are those of its times.
