@@ -71,7 +71,7 @@ fn either_way_of_calling_it_takes_driverctls_command_line() {
     // Its own name, not that of what a link leads to.
     let directory = tempfile::tempdir().unwrap();
     let copy = directory.path().join("driverctl");
-    fs::copy(support::VFIOCTL, &copy).unwrap();
+    support::copy_program(Path::new(support::VFIOCTL), &copy);
     for called in [copy.display().to_string(), format!("{} driverctl", support::VFIOCTL), "driverctl".to_string()] {
         let ran = sh("connectx", &[], &format!("{called} --nosave -v set-override pci/{VF} vfio-pci"));
         ran.assert_status(0);

@@ -303,7 +303,7 @@ fn lent_rights_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = directory.path().join("vfioctl");
-    fs::copy(support::VFIOCTL, &program).unwrap();
+    support::copy_program(Path::new(support::VFIOCTL), &program);
     let run = |mode, uid| {
         fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
         in_time(Command::new(&program).arg("--version").uid(uid).gid(uid))

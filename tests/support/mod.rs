@@ -67,3 +67,10 @@ pub fn transcript(output: &Output) -> String {
 pub fn run(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
+
+/// Copies a program that is to be run. Not by this process: another test that starts one at that moment would hand it the open
+/// file, and a program that is open for writing cannot be run (ETXTBSY).
+pub fn copy_program(from: &Path, to: &Path) {
+    let output = run(Command::new("cp").arg(from).arg(to));
+    assert!(output.status.success(), "{}", transcript(&output));
+}
