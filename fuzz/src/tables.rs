@@ -84,9 +84,10 @@ fn plain(alias: &[u8]) -> Option<Reading> {
         return None;
     }
     let Ok(text) = std::str::from_utf8(alias) else { return Some((None, Some(OddityKind::Encoding))) };
-    let words = text.trim_end();
-    let Some(at) = words.rfind([' ', '\t']) else { return Some((None, Some(OddityKind::NoModule))) };
-    let (pattern, module) = (words[..at].trim_end(), &words[at + 1..]);
+    let blanks = [' ', '\t'];
+    let words = text.trim_end_matches(blanks);
+    let Some(at) = words.rfind(blanks) else { return Some((None, Some(OddityKind::NoModule))) };
+    let (pattern, module) = (words[..at].trim_end_matches(blanks), &words[at + 1..]);
     let Ok(module) = module.parse::<ModuleName>() else { return Some((None, Some(OddityKind::BadModule))) };
     if super::in_plain_words(pattern).is_none() {
         return Some((None, Some(OddityKind::UnbalancedBracket)));

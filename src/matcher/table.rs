@@ -198,13 +198,15 @@ impl Table {
         let Ok(text) = std::str::from_utf8(alias) else {
             return odd(OddityKind::Encoding);
         };
-        let Some((pattern, module)) = text.trim_end().rsplit_once([' ', '\t']) else {
+        // What else may be white is part of a word to kmod.
+        let blanks = [' ', '\t'];
+        let Some((pattern, module)) = text.trim_end_matches(blanks).rsplit_once(blanks) else {
             return odd(OddityKind::NoModule);
         };
         let Ok(module) = module.parse() else {
             return odd(OddityKind::BadModule);
         };
-        let Ok(pattern) = Pattern::new(pattern.trim_end()) else {
+        let Ok(pattern) = Pattern::new(pattern.trim_end_matches(blanks)) else {
             return odd(OddityKind::UnbalancedBracket);
         };
         if pattern.has_lower_case_hex() {
@@ -306,6 +308,13 @@ mod tests {
             pairs(&read("alias vfio_pci:v* a\nalias vfio_pci:v1* b")),
             [("vfio_pci:v*", "a"), ("vfio_pci:v1*", "b")]
         );
+    }
+
+    #[test]
+    fn what_only_looks_blank_is_part_of_a_name() {
+        let table = read("alias vfio_pci:v* card \t\nalias vfio_pci:v1* card\u{b}\n");
+        assert_eq!(pairs(&table), [("vfio_pci:v*", "card")]);
+        assert_eq!(table.oddities[0].kind, OddityKind::BadModule);
     }
 
     #[test]
