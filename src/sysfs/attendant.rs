@@ -228,7 +228,8 @@ impl AtWork {
         match tell(&self.channel().socket, request, lock) {
             // It has ended meanwhile, and was told nothing.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.channel = Some(Channel::open()?);
+                let ended = self.channel.replace(Channel::open()?);
+                idle().left_behind.extend(ended.map(|ended| ended.child));
                 tell(&self.channel().socket, request, lock)
             }
             told => told,
@@ -384,10 +385,10 @@ impl Attendant {
     ) -> Result<Answer, AttendantError> {
         interrupt::check(self.is_undoing)?;
         let request = request(directory, attribute, value, device)?;
-        let begun = Instant::now();
-        let mut at_work = AtWork::get(begun + timeout)?;
+        let mut at_work = AtWork::get(Instant::now() + timeout)?;
         at_work.tell_first(&request, self.lock.as_ref())?;
-        let answer = at_work.answer(timeout.saturating_sub(begun.elapsed()), self.is_undoing)?;
+        // The time is the kernel's: to start a process may take longer than one has patience for a device.
+        let answer = at_work.answer(timeout, self.is_undoing)?;
         at_work.put_back();
         Ok(answer)
     }
