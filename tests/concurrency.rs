@@ -260,3 +260,24 @@ fn the_rules_for_udev_are_those_of_the_last_policy() {
         }
     }
 }
+
+/// A machine may be out of threads and processes. With one at least the work is done, one device after the other; without, nothing
+/// is touched. strace lets each thread start none, or one and no more.
+#[test]
+fn with_few_processes_it_takes_longer_and_without_nothing_is_touched() {
+    for (from, expected) in [(1, ["1", "0", "0"]), (2, ["0", "4", "4"])] {
+        let starts = "clone,clone3,fork,vfork";
+        let text = format!(
+            "modprobe vfio-pci
+             strace -f -o /dev/null -e trace={starts} -e inject={starts}:error=EAGAIN:when={from}+ \
+                 {} bind --driver vfio-pci 3b:00.1 3b:00.2 3b:00.3 3b:00.4 >&2; echo $?
+             ls -d /sys/bus/pci/drivers/vfio-pci/0000:3b:00.? 2>/dev/null | wc -l; ls /etc/vfioctl.d | grep -c toml",
+            support::VFIOCTL
+        );
+        let ran = script("connectx", &[], &text);
+        assert_eq!(ran.stdout.lines().collect::<Vec<_>>(), expected, "{from}: {}", ran.stderr);
+        if expected[0] == "1" {
+            assert_eq!(ran.stderr.matches("Resource temporarily unavailable").count(), 4, "{}", ran.stderr);
+        }
+    }
+}
