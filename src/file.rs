@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading a file that anything may lie in place of: a FIFO, which would be waited for; a device, to which opening may do
-//! something; or more than anybody has written by hand.
+//! something; or more than anybody has written by hand. And how many can be open at a time.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -11,6 +11,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The most that is read of a file of settings: a policy of ten thousand devices is a tenth of it.
 pub const SETTINGS: u64 = 16 << 20;
@@ -106,6 +107,20 @@ pub fn read_attribute(file: impl AsFd) -> io::Result<Vec<u8>> {
         if read.len() < PAGE {
             return Ok(bytes);
         }
+    }
+}
+
+/// Sees to it that so many files can be open at a time, as far as may be: the usual limit is 1024, and a process may have more if
+/// it asks. Gives how many can.
+pub fn allow_open(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let files = |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    if files(limit.current) >= wanted {
+        return files(limit.current);
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        Ok(()) => files(limit.maximum),
+        Err(_) => files(limit.current),
     }
 }
 

@@ -188,6 +188,11 @@ pub fn lock_failure(address: Address, error: LockError) -> Failure {
     }
 }
 
+/// Nobody can be had who writes to sysfs for a job, under the device's lock.
+pub fn no_attendant(address: Address, error: &io::Error) -> Failure {
+    Failure::plain(Kind::Failed, format!("{address}: cannot start the process that writes to sysfs: {error}"))
+}
+
 /// The next step for someone who may not.
 pub fn permission_hint() -> String {
     "this is for root; in a container or a sandboxed service /sys and /run may be read-only".to_string()

@@ -34,7 +34,7 @@ use crate::prepare::Preparation;
 use crate::sysfs::control::{Control, WriteError};
 use crate::sysfs::{self, Device, Overrides, ReadError};
 use crate::unfinished::{End, RecordError, Unfinished};
-use failure::{OTHERS_AT_WORK, StepError, combine};
+use failure::{OTHERS_AT_WORK, StepError, combine, no_attendant};
 use recover::enter;
 
 /// How long a probe that asks to be tried again (EAGAIN: a supplier is missing yet) is given.
@@ -100,9 +100,8 @@ impl<'a> Job<'a> {
     }
 
     fn new(setting: &'a Setting<'a>, address: Address, lock: DeviceLock) -> Result<Job<'a>, Failure> {
-        let control = Control::new(setting.host, setting.timeout, &lock).map_err(|error| {
-            Failure::plain(Kind::Failed, format!("{address}: cannot share its lock with who writes to sysfs: {error}"))
-        })?;
+        let control =
+            Control::new(setting.host, setting.timeout, &lock).map_err(|error| no_attendant(address, &error))?;
         Ok(Job {
             setting,
             address,

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::failure::{StepError, permission_hint};
+use super::failure::{StepError, no_attendant, permission_hint};
 use super::recover::{Recovery, enter, is_between};
 use super::{Job, Setting, describe, explain_wait, lock_failure, unreadable};
 use crate::address::Address;
+use crate::file;
 use crate::gather;
 use crate::guard::Uses;
 use crate::interrupt;
@@ -54,7 +54,7 @@ impl<'a> PfJob<'a> {
     }
 
     pub(super) fn new(setting: &'a Setting<'a>, pf: Address, lock: DeviceLock) -> Result<PfJob<'a>, Failure> {
-        let control = Control::new(setting.host, setting.timeout, &lock).map_err(|error| unshared(pf, &error))?;
+        let control = Control::new(setting.host, setting.timeout, &lock).map_err(|error| no_attendant(pf, &error))?;
         let state = State { count: 0, is_autoprobed: true, is_remade: false, is_bound: false };
         Ok(PfJob { setting, pf, control, state, is_undoing: false, steps: Vec::new(), lock })
     }
@@ -286,7 +286,8 @@ impl<'a> PfJob<'a> {
 
     fn set_count(&mut self, count: u16) -> Result<(), Failure> {
         let vfs = self.read()?.vfs;
-        allow_descriptors(vfs.len());
+        // A lock is an open file. Where there may be too few, the one that is too many says so.
+        file::allow_open(4 * vfs.len());
         // Who binds one of them is to come to an end first, and who wants to begin finds it gone.
         let take = if self.is_undoing { DeviceLock::take_to_undo } else { DeviceLock::take };
         let lock = |&(_, vf): &(u16, Address)| {
@@ -440,19 +441,6 @@ pub fn record(step: &Step) -> StepRecord {
     StepRecord { step: name, target, reason: step.reason.to_string(), done: false, program: None }
 }
 
-/// A lock is an open file. The usual limit is 1024, and there are PFs with as many VFs; a process may have more if it asks.
-fn allow_descriptors(vfs: usize) {
-    let limit = getrlimit(Resource::Nofile);
-    // Where that is refused, the lock that is one too many says so.
-    if limit.current.is_some_and(|current| current < 4 * vfs as u64) {
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    }
-}
-
 fn log_hint(pf: Address) -> String {
     format!("the kernel log may say more: dmesg | grep {pf}")
-}
-
-fn unshared(pf: Address, error: &std::io::Error) -> Failure {
-    Failure::plain(Kind::Failed, format!("{pf}: cannot share its lock with who writes to sysfs: {error}"))
 }

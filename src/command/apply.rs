@@ -82,7 +82,7 @@ pub fn apply_to(context: &Context, addresses: &[Address], manner: Manner) -> Res
     let apply = |address| {
         binder.bind(address, |device| {
             // Read again under the lock: an unbind that was faster has its way.
-            decide(context, context.policy_now(address).decide(device), device, manner)
+            decide_now(context, device, manner)
         })
     };
     Ok(context.each(addresses, |address| {
@@ -128,6 +128,11 @@ pub fn named_by(context: &Context, policy: &Policy) -> Result<Vec<Address>> {
         }
     }
     Ok(devices.iter().filter(|device| policy.decide(device).is_some()).map(|device| device.address).collect())
+}
+
+/// What the policy asks for a device whose lock is held; `None`: nothing.
+pub fn decide_now(context: &Context, device: &Device, manner: Manner) -> Result<Option<Request>, Failure> {
+    decide(context, context.policy_now(device.address).decide(device), device, manner)
 }
 
 /// What the policy asks for a device by what it has decided; `None`: nothing.

@@ -50,8 +50,7 @@ fn claim(binder: &Binder<'_>, address: Address) -> Result<DeviceResult, Failure>
         let warnings = vec![format!("{driver} has it already: that is for 'vfioctl apply'")];
         return Ok(DeviceResult { warnings, ..context.unchanged(address) });
     }
-    let Some(Claim { facts, steps, warnings }) =
-        look(binder, context.policy_now(address).decide(&device), device.clone())?
+    let Some(Claim { facts, steps, warnings }) = look(binder, context.policy_now(address).decide(&device), device)?
     else {
         return Ok(context.unchanged(address));
     };
@@ -121,7 +120,7 @@ fn claimed_for(context: &Context, policy: &Policy, address: Address) -> Result<O
     }
     let chooser = context.chooser().map_err(|error| failed(&error))?;
     let binder = Binder { context, chooser: chooser.with_modules(), together: vec![address] };
-    let step = look(&binder, policy.decide(&device), device.clone())?.and_then(|claim| claim.steps.into_iter().next());
+    let step = look(&binder, policy.decide(&device), device)?.and_then(|claim| claim.steps.into_iter().next());
     Ok(step.and_then(|step| match step.action {
         Action::Override(driver) => Some(Some(driver)),
         _ => None,

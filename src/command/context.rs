@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What every verb has: the host, the options, and where to report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::address::Address;
 use crate::apply::{Recoveries, Setting, step_record};
 use crate::cli::Common;
+use crate::file;
 use crate::gather::Chooser;
 use crate::host::Host;
 use crate::interrupt;
@@ -22,7 +22,7 @@ use crate::policy::{self, Decision, Policy, PolicyError, Renewed};
 use crate::progress::Progress;
 use crate::report::{Output, PolicyView};
 use crate::sysfs::attendant;
-use crate::sysfs::{self, Device, Directory, Listing};
+use crate::sysfs::{self, Device, Directory, Listing, Overrides, ReadError};
 use crate::unfinished::Unfinished;
 
 /// How many devices are worked on at a time: the kernel's probes are what takes long, not we, and each is under the lock of its
@@ -112,9 +112,27 @@ impl Context {
         Ok(self.without_odd_ones(sysfs::list(&self.host)?))
     }
 
-    /// The same, and has `look` look at each while its directory is open.
-    pub fn list_looking(&self, look: impl FnMut(&Directory, &Device)) -> Result<Vec<Device>> {
-        Ok(self.without_odd_ones(sysfs::list_looking(&self.host, look)?))
+    /// All devices, and the overrides of those that are wanted, in whichever way costs this kernel least.
+    pub fn list_with_overrides(
+        &self,
+        reader: &mut Overrides<'_>,
+        is_wanted: impl Fn(&Device) -> bool,
+    ) -> Result<(Vec<Device>, BTreeMap<Address, Override>)> {
+        let mut overrides = BTreeMap::new();
+        if !reader.may_block() {
+            let look = |directory: &Directory, device: &Device| {
+                if is_wanted(device) {
+                    overrides.insert(device.address, reader.read_of(directory, device.address));
+                }
+            };
+            let devices = self.without_odd_ones(sysfs::list_looking(&self.host, look)?);
+            return Ok((devices, overrides));
+        }
+        let devices = self.list()?;
+        let wanted = devices.iter().filter(|device| is_wanted(device)).map(|device| device.address);
+        let wanted: Vec<Address> = wanted.collect();
+        overrides.extend(wanted.iter().copied().zip(reader.read_all(&wanted)));
+        Ok((devices, overrides))
     }
 
     fn without_odd_ones(&self, listing: Listing) -> Vec<Device> {
@@ -331,24 +349,18 @@ impl Context {
     }
 }
 
+/// What was read of a device's override.
+pub type Override = Result<Option<String>, ReadError>;
+
 /// What was typed cannot be done, whatever the host: exit status 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// How many of so many devices can be worked on at a time: as many as there may be files open for. The usual limit is 1024, and
-/// a process may have more if it asks.
+/// How many of so many devices can be worked on at a time: as many as there may be files open for.
 fn at_a_time(devices: usize) -> usize {
     let wanted = devices.min(MOST);
-    let limit = getrlimit(Resource::Nofile);
-    let files = |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    if files(limit.current) >= wanted * FILES {
-        return wanted;
-    }
-    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        Ok(()) => wanted.min(files(limit.maximum) / FILES),
-        Err(_) => wanted.min(files(limit.current) / FILES),
-    }
+    wanted.min(file::allow_open(wanted * FILES) / FILES)
 }
 
 /// Addresses without their repetitions, in the order given.

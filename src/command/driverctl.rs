@@ -124,12 +124,8 @@ fn list_devices(context: &Context, listed: &Listed, only_overridden: bool) -> Re
         kind => Some(kind.parse().map_err(UsageError)?),
     };
     let is_wanted = |device: &Device| class.as_ref().is_none_or(|class| class.matches(&device.modalias.class()));
-    let (mut reader, mut overrides) = (Overrides::new(&context.host, PATIENCE), BTreeMap::new());
-    let devices = context.list_looking(|directory, device| {
-        if is_wanted(device) {
-            overrides.insert(device.address, reader.read_of(directory, device.address));
-        }
-    })?;
+    let mut reader = Overrides::new(&context.host, PATIENCE);
+    let (devices, mut overrides) = context.list_with_overrides(&mut reader, is_wanted)?;
     if devices.is_empty() {
         anyhow::bail!("no PCI devices in {}", context.host.devices().display());
     }

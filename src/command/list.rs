@@ -24,22 +24,10 @@ pub const PATIENCE: Duration = Duration::from_millis(500);
 pub fn run(context: &Context, options: &List) -> Result<u8> {
     // Columns have no room for overrides, and on older kernels to read one may take the device's lock.
     let mut reader = context.output.is_json.then(|| Overrides::new(&context.host, PATIENCE));
-    let mut overrides = BTreeMap::new();
     // Which are VFIO devices is found out below.
-    let devices = match reader.as_mut().filter(|_| !options.vfio) {
-        Some(reader) if reader.may_block() => {
-            let devices = context.list()?;
-            let wanted = devices.iter().filter(|device| is_wanted(options, device));
-            let wanted: Vec<Address> = wanted.map(|device| device.address).collect();
-            overrides.extend(wanted.iter().copied().zip(reader.read_all(&wanted)));
-            devices
-        }
-        Some(reader) => context.list_looking(|directory, device| {
-            if is_wanted(options, device) {
-                overrides.insert(device.address, reader.read_of(directory, device.address));
-            }
-        })?,
-        None => context.list()?,
+    let (devices, mut overrides) = match reader.as_mut().filter(|_| !options.vfio) {
+        Some(reader) => context.list_with_overrides(reader, |device| is_wanted(options, device))?,
+        None => (context.list()?, BTreeMap::new()),
     };
     let driver = |address: Address| {
         let found = devices.binary_search_by_key(&address, |device| device.address).ok()?;

@@ -57,7 +57,8 @@ pub enum TableError {
 }
 
 impl Tables {
-    /// Reads all of them. No `modules.alias`, nor its index, is no error: the generic driver is taken to be there, and `missing` says so.
+    /// Reads all of them. No `modules.alias`, nor its index, is no error: the generic driver is taken to be there, and `missing`
+    /// says so.
     pub fn read(host: &Host) -> Result<Tables, TableError> {
         let release = host.release()?;
         let is_running = is_running(host, &release);

@@ -349,29 +349,21 @@ impl Attendant {
         timeout: Duration,
         answers: &mut Vec<Answer>,
     ) -> Result<(), AttendantError> {
-        let mut at_work: Option<AtWork> = None;
+        let mut at_work = AtWork::get(Instant::now() + timeout)?;
         for some in directories.chunks(AHEAD) {
-            let requests = some.iter().map(|directory| request(directory, attribute, None, None));
-            let requests: Vec<Vec<u8>> = requests.collect::<io::Result<_>>()?;
-            let mut own = match at_work.take() {
-                Some(own) => own,
-                None => AtWork::get(Instant::now() + timeout)?,
-            };
-            for (index, request) in requests.iter().enumerate() {
-                match index {
-                    0 => own.tell_first(request, None)?,
-                    _ => tell(&own.channel().socket, request, None)?,
-                }
+            let mut requests = some.iter().map(|directory| request(directory, attribute, None, None));
+            if let Some(first) = requests.next() {
+                at_work.tell_first(&first?, None)?;
+            }
+            for request in requests {
+                tell(&at_work.channel().socket, &request?, None)?;
             }
             for _ in some {
                 interrupt::check(self.is_undoing)?;
-                answers.push(own.answer(timeout, self.is_undoing)?);
+                answers.push(at_work.answer(timeout, self.is_undoing)?);
             }
-            at_work = Some(own);
         }
-        if let Some(own) = at_work {
-            own.put_back();
-        }
+        at_work.put_back();
         Ok(())
     }
 

@@ -265,10 +265,7 @@ fn give_one_back(
         // libvirt has given it to its native driver, with the override cleared, and so without what is kept for it.
         _ => match policy.decide(&device) {
             Some(Decision::Rule(_)) => {
-                let now = |device: &Device| {
-                    apply::decide(context, context.policy_now(address).decide(device), device, Manner::default())
-                };
-                binder.bind(address, now)
+                binder.bind(address, |device| apply::decide_now(context, device, Manner::default()))
             }
             _ => Ok(context.unchanged(address)),
         },
@@ -291,10 +288,7 @@ fn apply_again(
     };
     let addresses: Vec<Address> = addresses.iter().filter(is_given_away).copied().collect();
     context.each(&addresses, |address| {
-        let now = |device: &Device| {
-            apply::decide(context, context.policy_now(address).decide(device), device, Manner::default())
-        };
-        binder.bind(address, now)
+        binder.bind(address, |device| apply::decide_now(context, device, Manner::default()))
     })
 }
 
