@@ -25,6 +25,9 @@ _vfioctl() {
             vfioctl,claim)
                 cmd="vfioctl__subcmd__claim"
                 ;;
+            vfioctl,doctor)
+                cmd="vfioctl__subcmd__doctor"
+                ;;
             vfioctl,driverctl)
                 cmd="vfioctl__subcmd__driverctl"
                 ;;
@@ -34,11 +37,17 @@ _vfioctl() {
             vfioctl,explain)
                 cmd="vfioctl__subcmd__explain"
                 ;;
+            vfioctl,groups)
+                cmd="vfioctl__subcmd__groups"
+                ;;
             vfioctl,help)
                 cmd="vfioctl__subcmd__help"
                 ;;
             vfioctl,import-driverctl)
                 cmd="vfioctl__subcmd__import__subcmd__driverctl"
+                ;;
+            vfioctl,initramfs)
+                cmd="vfioctl__subcmd__initramfs"
                 ;;
             vfioctl,libvirt)
                 cmd="vfioctl__subcmd__libvirt"
@@ -54,6 +63,9 @@ _vfioctl() {
                 ;;
             vfioctl,show)
                 cmd="vfioctl__subcmd__show"
+                ;;
+            vfioctl,snapshot)
+                cmd="vfioctl__subcmd__snapshot"
                 ;;
             vfioctl,sriov)
                 cmd="vfioctl__subcmd__sriov"
@@ -112,6 +124,9 @@ _vfioctl() {
             vfioctl__subcmd__help,claim)
                 cmd="vfioctl__subcmd__help__subcmd__claim"
                 ;;
+            vfioctl__subcmd__help,doctor)
+                cmd="vfioctl__subcmd__help__subcmd__doctor"
+                ;;
             vfioctl__subcmd__help,driverctl)
                 cmd="vfioctl__subcmd__help__subcmd__driverctl"
                 ;;
@@ -121,11 +136,17 @@ _vfioctl() {
             vfioctl__subcmd__help,explain)
                 cmd="vfioctl__subcmd__help__subcmd__explain"
                 ;;
+            vfioctl__subcmd__help,groups)
+                cmd="vfioctl__subcmd__help__subcmd__groups"
+                ;;
             vfioctl__subcmd__help,help)
                 cmd="vfioctl__subcmd__help__subcmd__help"
                 ;;
             vfioctl__subcmd__help,import-driverctl)
                 cmd="vfioctl__subcmd__help__subcmd__import__subcmd__driverctl"
+                ;;
+            vfioctl__subcmd__help,initramfs)
+                cmd="vfioctl__subcmd__help__subcmd__initramfs"
                 ;;
             vfioctl__subcmd__help,libvirt)
                 cmd="vfioctl__subcmd__help__subcmd__libvirt"
@@ -141,6 +162,9 @@ _vfioctl() {
                 ;;
             vfioctl__subcmd__help,show)
                 cmd="vfioctl__subcmd__help__subcmd__show"
+                ;;
+            vfioctl__subcmd__help,snapshot)
+                cmd="vfioctl__subcmd__help__subcmd__snapshot"
                 ;;
             vfioctl__subcmd__help,sriov)
                 cmd="vfioctl__subcmd__help__subcmd__sriov"
@@ -206,7 +230,7 @@ _vfioctl() {
 
     case "${cmd}" in
         vfioctl)
-            opts="-v -h -V --root --kernel --json --dry-run --timeout --color --verbose --help --version list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help"
+            opts="-v -h -V --root --kernel --json --dry-run --timeout --color --verbose --help --version list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -318,6 +342,36 @@ _vfioctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__doctor)
+            opts="-v -h -V --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -783,8 +837,42 @@ _vfioctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        vfioctl__subcmd__groups)
+            opts="-v -h -V --format --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -W "text json dot svg" -- "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         vfioctl__subcmd__help)
-            opts="list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help"
+            opts="list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -826,6 +914,20 @@ _vfioctl() {
             return 0
             ;;
         vfioctl__subcmd__help__subcmd__claim)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__doctor)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -965,6 +1067,20 @@ _vfioctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        vfioctl__subcmd__help__subcmd__groups)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         vfioctl__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -980,6 +1096,20 @@ _vfioctl() {
             return 0
             ;;
         vfioctl__subcmd__help__subcmd__import__subcmd__driverctl)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__help__subcmd__initramfs)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1105,6 +1235,20 @@ _vfioctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        vfioctl__subcmd__help__subcmd__snapshot)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         vfioctl__subcmd__help__subcmd__sriov)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1140,6 +1284,40 @@ _vfioctl() {
                 return 0
             fi
             case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__initramfs)
+            opts="-v -h -V --format --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -W "rules table" -- "${cur}"))
+                    return 0
+                    ;;
                 --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1370,7 +1548,7 @@ _vfioctl() {
             return 0
             ;;
         vfioctl__subcmd__list)
-            opts="-v -h -V --class --driver --group --vfio --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            opts="-v -h -V --class --driver --group --vfio --watch --root --kernel --json --dry-run --timeout --color --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1480,6 +1658,36 @@ _vfioctl() {
             return 0
             ;;
         vfioctl__subcmd__show)
+            opts="-v -h -V --root --kernel --json --dry-run --timeout --color --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vfioctl__subcmd__snapshot)
             opts="-v -h -V --root --kernel --json --dry-run --timeout --color --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

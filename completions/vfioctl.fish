@@ -46,6 +46,10 @@ complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "claim" -d 'Keep nat
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "probe" -d 'Ask a device on a VFIO driver what it can do; this resets it'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "sriov" -d 'Show PFs and their VFs, or make and bind VFs'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "drivers" -d 'Set the VFIO drivers that exist against those this kernel has'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "groups" -d 'Show IOMMU groups as a tree: what goes to a VM together, and what keeps it from going'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "doctor" -d 'Say whether this host is ready for VFIO, and what mends it where it is not'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "snapshot" -d 'Write down what this program reads of the host, for a bug report or to look at elsewhere with --root'
+complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "initramfs" -d 'Print what an initramfs needs, so that native drivers in it keep off the devices of vfioctl.d'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "libvirt" -d 'Prepare devices for libvirt\'s domains, and say what libvirt would do with them'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "driverctl" -d 'Take driverctl\'s verbs and options; vfio-pci means the best VFIO driver'
 complete -c vfioctl -n "__fish_vfioctl_needs_command" -f -a "import-driverctl" -d 'Take over the overrides that driverctl keeps in /etc/driverctl.d'
@@ -60,6 +64,7 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l color -d 'Colou
 always\t''
 never\t''"
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l vfio -d 'Only VFIO devices'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l watch -d 'Go on, and print what changes as it does'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l json -d 'Print one JSON document'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -l dry-run -d 'Say what would be done, and do nothing'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand list" -s v -l verbose -d 'Say every step, and what was odd in the tables'
@@ -228,6 +233,56 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -l dry-run -d '
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -s v -l verbose -d 'Say every step, and what was odd in the tables'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -s h -l help -d 'Print help'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand drivers" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand groups" -l format -d 'How to print them' -r -f -a "text\t'A tree'
+json\t'One JSON document, as with --json'
+dot\t'A graph for Graphviz'
+svg\t'A picture; Graphviz draws it'"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand groups" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand groups" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand groups" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand groups" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand groups" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand groups" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand groups" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand groups" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand groups" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand doctor" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand doctor" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand doctor" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand doctor" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand doctor" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand doctor" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand doctor" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand doctor" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand snapshot" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand snapshot" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand snapshot" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand snapshot" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand snapshot" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand snapshot" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand snapshot" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand snapshot" -s h -l help -d 'Print help'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand snapshot" -s V -l version -d 'Print version'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand initramfs" -l format -d 'What the image\'s own files are made of' -r -f -a "rules\t'udev rules, for devices that appear while the initramfs runs'
+table\t'A device a line, for the script that runs before udev'"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand initramfs" -l root -d 'Look at the host whose root directory is DIR' -r -F
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand initramfs" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand initramfs" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand initramfs" -l color -d 'Colour the output' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand initramfs" -l json -d 'Print one JSON document'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand initramfs" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand initramfs" -s v -l verbose -d 'Say every step, and what was odd in the tables'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand initramfs" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand initramfs" -s V -l version -d 'Print version'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -l root -d 'Look at the host whose root directory is DIR' -r -F
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -l kernel -d 'Choose for this kernel release instead of the one that runs' -r
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand libvirt; and not __fish_seen_subcommand_from hook xml check help" -l timeout -d 'Give up on a call into the kernel after S seconds, not 60' -r
@@ -417,21 +472,25 @@ complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -l dry
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -s v -l verbose -d 'Say every step, and what was odd in the tables'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -s h -l help -d 'Print help'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand import-driverctl" -s V -l version -d 'Print version'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "list" -d 'List devices: driver, IOMMU group, best VFIO driver'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "show" -d 'Show everything about one device'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "match" -d 'Print the name of the best VFIO driver, and nothing else'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "explain" -d 'Show every driver that matches, in order, with verdict and reasons'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "bind" -d 'Bind devices to their best VFIO driver, and keep the choice'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "unbind" -d 'Give devices back to the kernel\'s own choice, and forget what was kept'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "apply" -d 'Do what the choices kept in vfioctl.d say: at boot, or by hand'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "claim" -d 'Keep native drivers off the devices of vfioctl.d, before they are loaded: at boot'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "probe" -d 'Ask a device on a VFIO driver what it can do; this resets it'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "sriov" -d 'Show PFs and their VFs, or make and bind VFs'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "drivers" -d 'Set the VFIO drivers that exist against those this kernel has'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "libvirt" -d 'Prepare devices for libvirt\'s domains, and say what libvirt would do with them'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "driverctl" -d 'Take driverctl\'s verbs and options; vfio-pci means the best VFIO driver'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "import-driverctl" -d 'Take over the overrides that driverctl keeps in /etc/driverctl.d'
-complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers libvirt driverctl import-driverctl help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "list" -d 'List devices: driver, IOMMU group, best VFIO driver'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "show" -d 'Show everything about one device'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "match" -d 'Print the name of the best VFIO driver, and nothing else'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "explain" -d 'Show every driver that matches, in order, with verdict and reasons'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "bind" -d 'Bind devices to their best VFIO driver, and keep the choice'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "unbind" -d 'Give devices back to the kernel\'s own choice, and forget what was kept'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "apply" -d 'Do what the choices kept in vfioctl.d say: at boot, or by hand'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "claim" -d 'Keep native drivers off the devices of vfioctl.d, before they are loaded: at boot'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "probe" -d 'Ask a device on a VFIO driver what it can do; this resets it'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "sriov" -d 'Show PFs and their VFs, or make and bind VFs'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "drivers" -d 'Set the VFIO drivers that exist against those this kernel has'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "groups" -d 'Show IOMMU groups as a tree: what goes to a VM together, and what keeps it from going'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "doctor" -d 'Say whether this host is ready for VFIO, and what mends it where it is not'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "snapshot" -d 'Write down what this program reads of the host, for a bug report or to look at elsewhere with --root'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "initramfs" -d 'Print what an initramfs needs, so that native drivers in it keep off the devices of vfioctl.d'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "libvirt" -d 'Prepare devices for libvirt\'s domains, and say what libvirt would do with them'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "driverctl" -d 'Take driverctl\'s verbs and options; vfio-pci means the best VFIO driver'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "import-driverctl" -d 'Take over the overrides that driverctl keeps in /etc/driverctl.d'
+complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and not __fish_seen_subcommand_from list show match explain bind unbind apply claim probe sriov drivers groups doctor snapshot initramfs libvirt driverctl import-driverctl help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from libvirt" -f -a "hook" -d 'Be libvirt\'s hook for QEMU: bind the devices of a domain before it starts, give them back when it has ended'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from libvirt" -f -a "xml" -d 'Print what a domain\'s XML needs for a device'
 complete -c vfioctl -n "__fish_vfioctl_using_subcommand help; and __fish_seen_subcommand_from libvirt" -f -a "check" -d 'Say what would happen to the PCI devices of a domain if it were started'

@@ -133,6 +133,14 @@ pub enum Command {
     Sriov(Sriov),
     /// Set the VFIO drivers that exist against those this kernel has
     Drivers,
+    /// Show IOMMU groups as a tree: what goes to a VM together, and what keeps it from going
+    Groups(Groups),
+    /// Say whether this host is ready for VFIO, and what mends it where it is not
+    Doctor,
+    /// Write down what this program reads of the host, for a bug report or to look at elsewhere with --root
+    Snapshot(Snapshot),
+    /// Print what an initramfs needs, so that native drivers in it keep off the devices of vfioctl.d
+    Initramfs(Initramfs),
     /// Prepare devices for libvirt's domains, and say what libvirt would do with them
     #[command(subcommand)]
     Libvirt(Libvirt),
@@ -160,6 +168,58 @@ pub struct List {
     /// Only VFIO devices
     #[arg(long)]
     pub vfio: bool,
+
+    /// Go on, and print what changes as it does
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// Which groups, and how.
+#[derive(Args, Debug)]
+pub struct Groups {
+    /// Only the groups of these devices
+    pub addresses: Vec<Address>,
+
+    /// How to print them
+    #[arg(long, value_name = "FORMAT", default_value = "text", conflicts_with = "json")]
+    pub format: GroupsFormat,
+}
+
+/// How groups are printed.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GroupsFormat {
+    /// A tree
+    Text,
+    /// One JSON document, as with --json
+    Json,
+    /// A graph for Graphviz
+    Dot,
+    /// A picture; Graphviz draws it
+    Svg,
+}
+
+/// Where to write it.
+#[derive(Args, Debug)]
+pub struct Snapshot {
+    /// A directory that is not there yet, or a file whose name ends with .tar.zst
+    pub path: PathBuf,
+}
+
+/// What to print for an initramfs.
+#[derive(Args, Debug)]
+pub struct Initramfs {
+    /// What the image's own files are made of
+    #[arg(long, value_name = "FORMAT", default_value = "rules")]
+    pub format: InitramfsFormat,
+}
+
+/// What is printed for an initramfs.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InitramfsFormat {
+    /// udev rules, for devices that appear while the initramfs runs
+    Rules,
+    /// A device a line, for the script that runs before udev
+    Table,
 }
 
 /// What to show.

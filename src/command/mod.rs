@@ -5,13 +5,17 @@ mod apply;
 mod bind;
 mod claim;
 mod context;
+mod doctor;
 mod driverctl;
 mod drivers;
+mod groups;
 mod import_driverctl;
+mod initramfs;
 mod libvirt;
 mod list;
 mod probe;
 mod show;
+mod snapshot;
 mod sriov;
 mod subject;
 mod unbind;
@@ -37,6 +41,10 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Probe(options) => probe::run(&context, &options),
         Command::Sriov(options) => sriov::run(&context, &options),
         Command::Drivers => drivers::run(&context),
+        Command::Groups(options) => groups::run(&context, &options),
+        Command::Doctor => doctor::run(&context),
+        Command::Snapshot(options) => snapshot::run(&context, &options),
+        Command::Initramfs(options) => initramfs::run(&context, &options),
         Command::Libvirt(options) => libvirt::run(context, &options),
         Command::Driverctl(options) => driverctl::run(context, &options),
         Command::ImportDriverctl(options) => import_driverctl::run(&context, options.yes),
