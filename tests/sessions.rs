@@ -68,6 +68,7 @@ fn played(text: &str) -> (String, usize) {
             }
         } else if place.is_some() && command(line).is_some() {
             for output in outputs.next().expect("an output for each command").lines() {
+                assert!(!output.starts_with("# ") && !output.starts_with("$ "), "taken for a command: {output}");
                 result.push_str(format!("{CODE}{output}").trim_end());
                 result.push('\n');
             }
