@@ -38,14 +38,16 @@ fn man(name: &str) -> String {
     text
 }
 
+/// The long names of a command's options.
+fn options(command: &clap::Command) -> Vec<String> {
+    command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_string)).collect()
+}
+
 /// Every visible command with its options' long names.
 fn commands() -> Vec<(String, Vec<String>)> {
     let mut cli = Cli::command();
     cli.build();
     let visible = cli.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help");
-    let options = |command: &clap::Command| -> Vec<String> {
-        command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_string)).collect()
-    };
     let mut commands = Vec::new();
     for command in visible {
         commands.push((command.get_name().to_string(), options(command)));
@@ -110,6 +112,47 @@ fn the_manual_has_every_verb_of_driverctls() {
     assert_eq!(verbs.len(), 6);
     for verb in verbs {
         assert!(section.contains(&format!("   {verb}")), "the manual lacks {verb}");
+    }
+}
+
+/// What a reader looks for, in the order of mdoc(7).
+#[test]
+fn the_manuals_have_their_sections() {
+    let pages = [
+        ("man/vfioctl.8", &["ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "NOTES", "SEE ALSO"][..]),
+        ("man/vfioctl.d.5", &["FILES", "EXAMPLES", "NOTES", "SEE ALSO"][..]),
+    ];
+    for (page, wanted) in pages {
+        let text = read(page);
+        let sections: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(".Sh ")).collect();
+        assert_eq!(sections[..3], ["NAME", "SYNOPSIS", "DESCRIPTION"], "{page}");
+        let found: Vec<&str> = sections.iter().copied().filter(|section| wanted.contains(section)).collect();
+        assert_eq!(found, wanted, "{page}");
+    }
+}
+
+/// Each command has its own place, with each of its options there, and in the synopsis as well.
+#[test]
+fn the_manual_has_an_item_for_every_command() {
+    let source = read("man/vfioctl.8");
+    let mut cli = Cli::command();
+    cli.build();
+    let common = options(&cli);
+    let section = |name: &str| source.split(&format!("\n.Sh {name}\n")).nth(1).unwrap().split("\n.Sh ").next().unwrap();
+    let synopsis: Vec<&str> = section("SYNOPSIS").split(".Nm\n").collect();
+    let items: Vec<&str> = section("COMMANDS").split("\n.It Cm ").collect();
+    for (command, options) in commands() {
+        let is_about =
+            |text: &&&str| text.trim_start_matches(".Cm ").split([' ', '\n']).next() == command.split(' ').next();
+        let (short, long) = (synopsis.iter().filter(is_about), items.iter().filter(is_about));
+        let (short, long): (String, String) = (short.copied().collect(), long.copied().collect());
+        assert!(!short.is_empty(), "the synopsis lacks {command}");
+        assert!(long.len() > command.len() + 60, "the manual has nothing to say of {command}");
+        for option in options.iter().filter(|option| !common.contains(option)) {
+            let words = [format!("Fl {option}"), format!("| {option}")];
+            assert!(words.iter().any(|word| short.contains(word)), "the synopsis of {command} lacks --{option}");
+            assert!(long.contains(&format!("Fl {option}")), "the manual's item of {command} lacks --{option}");
+        }
     }
 }
 
