@@ -123,7 +123,7 @@ fn is_to_be_seen(below: &[Below]) -> Result<bool, ReadError> {
 fn lit(below: &[Below]) -> Result<String, ReadError> {
     let connectors = connectors(below)?;
     let lit = connectors.iter().filter(|(_, is_connected, is_enabled)| *is_connected && *is_enabled);
-    Ok(lit.map(|(name, ..)| format!(", {name}")).collect())
+    Ok(lit.map(|(name, ..)| format!(", {name}")).collect::<Vec<_>>().concat())
 }
 
 /// The firmware's framebuffer in a device's memory, out of `/proc/iomem`: what is inside of another range is indented more.
