@@ -94,6 +94,12 @@ fn list() {
 }
 
 #[test]
+fn groups() {
+    check("groups.txt", |host| run(host, &["groups"]));
+    check("groups.json", |host| run(host, &["groups", "--json"]));
+}
+
+#[test]
 fn drivers() {
     check("drivers.txt", |host| run(host, &["drivers"]));
     check("drivers.json", |host| run(host, &["drivers", "--json"]));
