@@ -147,8 +147,12 @@ fn early_boot_is_installed_by_its_own_targets() {
         let text = fs::read_to_string(root.path().join(&path[1..])).unwrap();
         assert!(text.contains("    /usr/local/sbin/vfioctl initramfs "), "{path}: {text}");
     }
-    let variables =
-        ["DRACUTDIR=/opt/dracut", "INITRAMFSTOOLSDIR=/opt/initramfs-tools", "INITCPIODIR=/opt/initcpio", "UNITDIR=/opt"];
+    let variables = [
+        "DRACUTDIR=/opt/dracut",
+        "INITRAMFSTOOLSDIR=/opt/initramfs-tools",
+        "INITCPIODIR=/opt/initcpio",
+        "UNITDIR=/opt",
+    ];
     let elsewhere = tempfile::tempdir().unwrap();
     for target in ["install-dracut", "install-initramfs-tools", "install-mkinitcpio"] {
         install_into(elsewhere.path(), target, &variables);

@@ -6,6 +6,7 @@ mod device;
 mod driverctl;
 mod drivers;
 mod import;
+mod initramfs;
 mod libvirt;
 mod probe;
 mod results;
@@ -28,6 +29,7 @@ pub use device::{Blocker, DeviceView, GroupView, PolicyView, ShowView, list, sho
 pub use driverctl::lines;
 pub use drivers::{DriverView, drivers};
 pub use import::{Import, imports};
+pub use initramfs::{InitramfsView, initramfs};
 pub use libvirt::{CheckView, SnippetView, StartView, snippets, start};
 pub use probe::{ProbeView, probe};
 pub use results::{remarks, results, udev_property};
