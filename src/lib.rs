@@ -28,6 +28,7 @@
 //! * [`apply`] carries a plan out, checks each step and undoes what failed; [`lock`] keeps two of us from one device.
 //! * [`unfinished`] is what a run is at, written down, so that the next can put it back should the one be killed.
 //! * [`outcome`] is what became of a device, and the exit status that says so.
+//! * [`initramfs`] is pure: from the policy to what an image for the early boot is told of it.
 //! * [`libvirt`] is what there is to know about libvirt: its domain XML, which driver it takes, what the hook has taken.
 //! * [`interrupt`] turns Ctrl-C into a wish to stop, at a point where nothing is half done.
 //! * [`process`] runs another program, but not for ever; [`processes`] is what procfs tells of those that run already.
@@ -57,6 +58,7 @@ pub mod fresh;
 pub mod gather;
 pub mod guard;
 pub mod host;
+pub mod initramfs;
 pub mod interrupt;
 pub mod kernel_name;
 pub mod libvirt;

@@ -406,7 +406,8 @@ fn check_fit(facts: &Facts, manner: Manner) -> Result<(), Failure> {
     }
 }
 
-fn check_no_bridge(device: &Device) -> Result<(), Failure> {
+/// No VFIO driver takes a bridge, whoever asks.
+pub fn check_no_bridge(device: &Device) -> Result<(), Failure> {
     if !device.is_bridge() {
         return Ok(());
     }
