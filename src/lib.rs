@@ -29,6 +29,7 @@
 //! * [`unfinished`] is what a run is at, written down, so that the next can put it back should the one be killed.
 //! * [`outcome`] is what became of a device, and the exit status that says so.
 //! * [`initramfs`] is pure: from the policy to what an image for the early boot is told of it.
+//! * [`doctor`] is whether a host is ready: facts are read, then judged, a file for each kind of check.
 //! * [`libvirt`] is what there is to know about libvirt: its domain XML, which driver it takes, what the hook has taken.
 //! * [`interrupt`] turns Ctrl-C into a wish to stop, at a point where nothing is half done.
 //! * [`process`] runs another program, but not for ever; [`processes`] is what procfs tells of those that run already.
@@ -51,6 +52,7 @@ pub mod class;
 pub mod cli;
 pub mod command;
 pub mod consumers;
+pub mod doctor;
 pub mod drop_in;
 pub mod environment;
 pub mod file;

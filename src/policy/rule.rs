@@ -344,6 +344,11 @@ impl Rule {
         self.file.file_name() == Some(name)
     }
 
+    /// Is it about this device, whatever other rule may come before it?
+    pub fn is_about(&self, device: &Device) -> bool {
+        self.selector.holds(device)
+    }
+
     /// The address the rule is about, if it names one.
     pub fn address(&self) -> Option<Address> {
         self.selector.address

@@ -3,6 +3,7 @@
 
 mod candidates;
 mod device;
+mod doctor;
 mod driverctl;
 mod drivers;
 mod graph;
@@ -28,6 +29,7 @@ use crate::printable::{is_plain, printable, printable_lines};
 
 pub use candidates::{explain, show_match};
 pub use device::{Blocker, DeviceView, GroupView, PolicyView, ShowView, list, show};
+pub use doctor::doctor;
 pub use driverctl::lines;
 pub use drivers::{DriverView, drivers};
 pub use graph::graph;
