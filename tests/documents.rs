@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is written about the command line says what the parser does: completions, man pages, README, `--help`.
+//! What is written about the command line says what the parser does: man pages, README, `--help`.
 
 mod support;
 
@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::{CommandFactory, Parser, ValueEnum};
-use clap_complete::{Shell, generate};
 use vfioctl::cli::Cli;
 use vfioctl::cli::driverctl::Standalone;
 use vfioctl::guard::Use;
@@ -59,19 +58,6 @@ fn commands() -> Vec<(String, Vec<String>)> {
         }
     }
     commands
-}
-
-#[test]
-fn completions_are_those_of_the_parser() {
-    for (shell, name) in [(Shell::Bash, "vfioctl.bash"), (Shell::Zsh, "_vfioctl"), (Shell::Fish, "vfioctl.fish")] {
-        let mut generated = Vec::new();
-        generate(shell, &mut Cli::command(), "vfioctl", &mut generated);
-        let name = format!("completions/{name}");
-        if std::env::var_os("UPDATE_EXPECTED").is_some() {
-            fs::write(path(&name), &generated).unwrap();
-        }
-        assert!(read(&name).as_bytes() == generated, "{name} is out of date: UPDATE_EXPECTED=1 writes it anew");
-    }
 }
 
 #[test]
