@@ -24,6 +24,7 @@
 //! * [`prepare`] has the programs that are run before a driver comes: as written, and made ready for one device.
 //! * [`target`] goes from a driver's name, as typed, to a driver that can be bound.
 //! * [`plan`] is pure: from facts to a plan or a refusal.
+//! * [`snapshot`] writes down what is read of a host, as a host for `--root`; what is nobody else's business is masked.
 //! * [`sriov`] is pure: from a PF and the number of VFs it shall have to steps or a refusal.
 //! * [`apply`] carries a plan out, checks each step and undoes what failed; [`lock`] keeps two of us from one device.
 //! * [`unfinished`] is what a run is at, written down, so that the next can put it back should the one be killed.
@@ -80,6 +81,7 @@ pub mod processes;
 pub mod progress;
 pub mod report;
 pub mod require;
+pub mod snapshot;
 pub mod sriov;
 pub mod sysfs;
 pub mod target;

@@ -13,6 +13,7 @@ mod initramfs;
 mod libvirt;
 mod probe;
 mod results;
+mod snapshot;
 mod sriov;
 mod table;
 
@@ -39,6 +40,7 @@ pub use initramfs::{InitramfsView, initramfs};
 pub use libvirt::{CheckView, SnippetView, StartView, snippets, start};
 pub use probe::{ProbeView, probe};
 pub use results::{remarks, results, udev_property};
+pub use snapshot::{SnapshotView, Unread, snapshot};
 pub use sriov::{PfView, SriovOutcome, SriovView, VfView, sriov_list, sriov_set, sriov_show};
 
 const BOLD: Style = Style::new().bold();
