@@ -177,9 +177,15 @@ fn typed(text: &str) -> Vec<String> {
 
 #[test]
 fn what_the_documents_have_one_type_can_be_typed() {
-    let placeholders =
-        [("ADDR", "0000:3b:00.1"), ("PF", "0000:3b:00.0"), ("KIND", "network"), ("NAME", "vfio-pci"), ("N", "4")];
-    for name in ["docs/choosing-a-driver.md", "docs/troubleshooting.md"] {
+    let placeholders = [
+        ("ADDR", "0000:3b:00.1"),
+        ("PF", "0000:3b:00.0"),
+        ("KIND", "network"),
+        ("NAME", "vfio-pci"),
+        ("DIR", "/tmp"),
+        ("N", "4"),
+    ];
+    for name in ["docs/choosing-a-driver.md", "docs/fleets.md", "docs/troubleshooting.md"] {
         let mut typed: Vec<String> = typed(&read(name));
         for command in &mut typed {
             for (placeholder, value) in placeholders {
@@ -195,10 +201,12 @@ fn what_the_documents_have_one_type_can_be_typed() {
 }
 
 #[test]
-fn every_status_has_its_line_in_troubleshooting() {
-    let text = read("docs/troubleshooting.md");
-    for status in 1..=8 {
-        assert!(text.contains(&format!("\n| {status} | ")), "{status}");
+fn every_status_has_its_line_for_people_and_for_programs() {
+    for name in ["docs/troubleshooting.md", "docs/fleets.md"] {
+        let text = read(name);
+        for status in 1..=8 {
+            assert!(text.contains(&format!("\n| {status} | ")), "{name}: {status}");
+        }
     }
 }
 
