@@ -122,6 +122,22 @@ fn a_claimed_device_is_told_by_what_is_known_of_it() {
     }
 }
 
+#[test]
+fn a_file_that_is_left_out_is_in_the_document() {
+    let ran = script(
+        "connectx",
+        &[],
+        "echo 'x = 1' >/etc/vfioctl.d/odd.toml; echo >/etc/vfioctl.d/others.toml; chmod 666 /etc/vfioctl.d/others.toml
+         vfioctl apply --json --dry-run",
+    );
+    ran.assert_status(1);
+    let document = &documents(&ran)[0];
+    let files: Vec<&Value> = document["left_out"].as_array().unwrap().iter().map(|file| &file["file"]).collect();
+    assert_eq!(files, ["/etc/vfioctl.d/odd.toml", "/etc/vfioctl.d/others.toml"], "{document}");
+    assert!(document["left_out"][0]["message"].as_str().unwrap().contains("unknown field"), "{document}");
+    assert!(document["left_out"][1]["hint"].as_str().unwrap().contains("chmod go-w"), "{document}");
+}
+
 /// A policy is tried before it is in force.
 #[test]
 fn another_directory_can_be_supposed_in_place_of_etc() {

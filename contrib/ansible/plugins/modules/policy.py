@@ -214,11 +214,12 @@ class Policy:
 
     def dry_run(self, directory, is_new=False):
         document = self.vfioctl_json(["apply", "--dry-run", "--policy", directory])
-        # A file that is left out is named in a warning. Others' are not for us to mend.
         own = os.path.join(directory, os.path.basename(self.path))
-        if is_new and document["status"] != 0 and "left out: " + own in document["stderr"]:
-            shown = document["stderr"].replace(directory, DIRECTORY)
-            self.module.fail_json(msg="vfioctl cannot read this policy, which was not written:\n" + shown)
+        for left_out in document.get("left_out", []) if is_new else []:
+            # Others' are not for us to mend.
+            if left_out["file"] == own:
+                shown = left_out["message"].replace(directory, DIRECTORY)
+                self.module.fail_json(msg="vfioctl cannot read this policy, which was not written:\n" + shown)
         return document
 
     def vfioctl_json(self, words):
@@ -227,7 +228,6 @@ class Policy:
             document = json.loads(out)
         except ValueError:
             self.module.fail_json(msg=err.strip() or "vfioctl said nothing", rc=status, **self.result)
-        # What vfioctl says is for people, and has device and hint; the document has all of it.
         return dict(document, status=status, stderr=err)
 
     def take(self, document):
