@@ -74,6 +74,25 @@ fn the_role_changes_what_it_said_it_would_and_does_so_once() {
 }
 
 #[test]
+fn the_collection_is_of_this_version_and_its_variables_are_documented() {
+    let read = |name: &str| {
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/ansible").join(name)).unwrap()
+    };
+    let version = format!("\nversion: {}\n", env!("CARGO_PKG_VERSION"));
+    assert!(read("galaxy.yml").contains(&version), "contrib/ansible/galaxy.yml lacks {version}");
+    let (readme, defaults) = (read("README.md"), read("roles/vfioctl/defaults/main.yml"));
+    let specs = read("roles/vfioctl/meta/argument_specs.yml");
+    let variables = specs.lines().filter_map(|line| line.strip_prefix("      ")?.strip_suffix(':'));
+    let variables: Vec<&str> = variables.filter(|name| name.starts_with("vfioctl_")).collect();
+    assert!(variables.len() > 5, "{variables:?}");
+    for name in variables {
+        assert!(readme.contains(&format!("| `{name}` | ")), "the README lacks {name}");
+        let is_required = name == "vfioctl_devices";
+        assert_eq!(defaults.contains(&format!("\n{name}: ")), !is_required, "{name}");
+    }
+}
+
+#[test]
 fn the_module_tells_what_came_of_each_device() {
     let vf = json!({"address": "3b:00.1", "driver": "vfio-pci"});
     let bridge = json!({"address": "3a:00.0", "driver": "auto"});

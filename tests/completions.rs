@@ -24,7 +24,7 @@ const SHELLS: [(&str, &str, &str); 4] = [
 ];
 
 /// What is typed, `\t` being Tab, and the words that vfioctl is then run with: the same in each shell.
-const INSERTED: [(&str, &str); 17] = [
+const INSERTED: [(&str, &str); 18] = [
     ("vfioctl exp\t", "explain"),
     ("vfioctl bind 0000:02\t", "bind,0000:02:00.0"),
     ("nice vfioctl bind 0000:02\t", "bind,0000:02:00.0"),
@@ -43,6 +43,7 @@ const INSERTED: [(&str, &str); 17] = [
     ("vfioctl sriov \t", "sriov,0000:3b:00.0"),
     ("vfioctl --kernel 7\tlist", "--kernel,7.0.0-43-generic,list"),
     ("vfioctl list --root /usr/shar\tzoneinf\t", "list,--root,/usr/share/zoneinfo"),
+    ("vfioctl list --root=/usr/shar\t", "list,--root=/usr/share"),
     ("vfioctl libvirt ch\t/etc/passw\t", "libvirt,check,/etc/passwd"),
 ];
 
