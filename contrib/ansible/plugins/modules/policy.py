@@ -93,11 +93,10 @@ results:
   returned: when something was applied, or would be
   type: list
   elements: dict
-warnings:
-  description: What went well enough, but should be known.
-  returned: always
-  type: list
-  elements: str
+policy_changed:
+  description: Is the policy another, or would it be, whatever became of the devices?
+  returned: when the policy can be read
+  type: bool
 """
 
 import json
@@ -156,7 +155,7 @@ class Policy:
         leaving = [result["address"] for result in before if result["address"] not in named]
         leaving = leaving if self.module.params["give_back"] else []
 
-        self.result["changed"] = bool(changes)
+        self.result["changed"] = self.result["policy_changed"] = bool(changes)
         for path, (old, new) in sorted(changes.items()):
             shown = {"before": old or "", "after": new or ""}
             self.result["diff"].append(dict(shown, before_header=path, after_header=path))
