@@ -129,6 +129,11 @@ impl Host {
         self.root.join("sys/module").join(module.as_str())
     }
 
+    /// The loaded modules, and those that are built in and have parameters or drivers.
+    pub fn all_modules(&self) -> PathBuf {
+        self.root.join("sys/module")
+    }
+
     /// An IOMMU group's directory.
     pub fn iommu_group(&self, group: u32) -> PathBuf {
         self.root.join("sys/kernel/iommu_groups").join(group.to_string())
