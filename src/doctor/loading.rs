@@ -92,7 +92,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     // `modprobe -b`, as udev and libvirt call it, heeds a blacklist for names, too (modprobe(8), --use-blacklist).
     for (module, place) in &facts.blacklisted {
         let message =
-            format!("{module} is blacklisted: libvirt does not load it, and no alias does; vfioctl loads it by name");
+            format!("{module} is blacklisted: libvirt does not load it, and vfioctl only where a driver is named");
         let finding = Finding::warning(BLACKLISTED, message).seen(place, format!("blacklist {module}"));
         findings.push(match place.rsplit_once(':') {
             Some((path, line)) => finding.mend(format!("sed -i '{line}s/^/# /' {path}")),
