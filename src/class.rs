@@ -57,6 +57,11 @@ pub fn name(class: &str) -> &str {
     lookup(&SUBCLASSES, &class[..4]).or_else(|| lookup(&CLASSES, &class[..2])).unwrap_or(class)
 }
 
+/// All of these names, and how the class of such a device begins.
+pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    CLASSES.iter().chain(&SUBCLASSES).map(|(code, name)| (*name, *code))
+}
+
 /// Some devices, by class.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClassFilter {

@@ -88,10 +88,15 @@ impl Host {
     /// The directory of a release's modules and tables; the first of the places distributions use that is there, else
     /// the usual one.
     pub fn modules(&self, release: &str) -> PathBuf {
+        let directories = self.module_directories().map(|directory| directory.join(release));
+        directories.iter().find(|directory| directory.is_dir()).unwrap_or(&directories[0]).clone()
+    }
+
+    /// Where releases have these, a directory each, likeliest first.
+    pub fn module_directories(&self) -> [PathBuf; 3] {
         // NixOS keeps them beside the booted system; merged-usr roots may lack the /lib link.
         let places = ["lib/modules", "usr/lib/modules", "run/booted-system/kernel-modules/lib/modules"];
-        let directories: Vec<PathBuf> = places.iter().map(|place| self.root.join(place).join(release)).collect();
-        directories.iter().find(|directory| directory.is_dir()).unwrap_or(&directories[0]).clone()
+        places.map(|place| self.root.join(place))
     }
 
     /// Where a release's build configuration may be, likeliest first.

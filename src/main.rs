@@ -7,7 +7,7 @@ use std::process::{self, ExitCode};
 
 use anstream::eprintln;
 use clap::Parser;
-use vfioctl::cli::{Cli, driverctl};
+use vfioctl::cli::{Cli, completion, driverctl};
 use vfioctl::command;
 use vfioctl::printable::{is_plain, printable, printable_lines};
 use vfioctl::privilege;
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     let word = std::env::args_os().nth(1);
     let served = match word.as_ref().and_then(|word| word.to_str()) {
         Some(attendant::ARGUMENT) => Some(attendant::serve(io::stdin())),
+        Some(completion::ARGUMENT) => Some(command::complete::run(std::env::args_os().skip(2))),
         Some(prober::ARGUMENT) => Some(prober::serve(io::stdin().lock(), io::stdout().lock())),
         _ => None,
     };

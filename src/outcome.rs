@@ -22,6 +22,10 @@ pub struct DeviceResult {
     pub previous_driver: Option<DriverName>,
     /// Is a choice for this device kept in /etc?
     pub persisted: bool,
+    /// Is it, or with `--dry-run` would it be, another than before? So is a device of which that is not known.
+    pub changed: bool,
+    /// In what; `None`: in nothing that is looked at here.
+    pub diff: Option<Diff>,
     /// What was done, or with `--dry-run` would be, in order.
     pub steps: Vec<StepRecord>,
     /// What went well enough, but should be known.
@@ -31,6 +35,29 @@ pub struct DeviceResult {
     /// What was done before its driver came, for whoever gives it back.
     #[serde(skip)]
     pub prepared: Vec<Preparation>,
+}
+
+/// What is another than it was.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Diff {
+    /// How it was.
+    pub before: State,
+    /// How it is, or with `--dry-run` would be.
+    pub after: State,
+}
+
+/// How a device is bound and what is kept for it. What is not known is `None`, and left out.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct State {
+    /// Its driver's name, if it is on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Option<String>>,
+    /// Its override, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver_override: Option<Option<String>>,
+    /// Is a choice for it kept in /etc?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persisted: Option<bool>,
 }
 
 /// What became of a device.
@@ -237,11 +264,32 @@ impl DeviceResult {
             driver: driver.clone(),
             previous_driver: driver,
             persisted,
+            changed: false,
+            diff: None,
             steps: Vec::new(),
             warnings: Vec::new(),
             error: None,
             prepared: Vec::new(),
         }
+    }
+
+    /// The same with how the device was and is, where that is not the same.
+    pub fn compared(self, before: State, after: State) -> DeviceResult {
+        match before == after {
+            true => self,
+            false => DeviceResult { changed: true, diff: Some(Diff { before, after }), ..self },
+        }
+    }
+
+    /// The same with what becomes of the choice that is kept for the device: is there one then, and is it another?
+    pub fn keeping(self, is_kept: bool, is_news: bool) -> DeviceResult {
+        let changed = self.changed || is_news;
+        let was = self.persisted;
+        let diff = self.diff.clone().unwrap_or_default();
+        let Diff { before, after } = diff;
+        let before = State { persisted: Some(was), ..before };
+        let after = State { persisted: Some(is_kept), ..after };
+        DeviceResult { changed, ..self }.compared(before, after)
     }
 
     /// The exit status for this device.

@@ -10,9 +10,10 @@ use crate::catalog::Catalog;
 use crate::guard::{Finding, Holder, Use, Uses};
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::modules::ModuleState;
-use crate::outcome::{Failure, Kind};
+use crate::outcome::{Failure, Kind, State};
 use crate::prepare::Preparation;
 use crate::sysfs::{Device, Group};
+use crate::topology;
 use crate::verdict::{Candidate, Verdict, to_mend};
 
 /// What is known of a device before anything is done to it.
@@ -74,11 +75,9 @@ pub struct Sibling {
 }
 
 impl Sibling {
-    /// Does it keep the group from being given to a guest? What is unbound or on VFIO does not; nor do the two native
-    /// drivers that leave DMA alone (`driver_managed_dma` in `drivers/pci/pcie/portdrv.c` and `drivers/pci/pci-stub.c`).
+    /// Does it keep the group from being given to a guest?
     pub fn blocks_group(&self) -> bool {
-        let harmless = |driver: &DriverName| ["pcieport", "pci-stub"].contains(&driver.as_str());
-        !self.is_vfio_device && self.driver.as_ref().is_some_and(|driver| !harmless(driver))
+        topology::blocks_group(self.driver.as_ref(), self.is_vfio_device)
     }
 }
 
@@ -407,7 +406,8 @@ fn check_fit(facts: &Facts, manner: Manner) -> Result<(), Failure> {
     }
 }
 
-fn check_no_bridge(device: &Device) -> Result<(), Failure> {
+/// No VFIO driver takes a bridge, whoever asks.
+pub fn check_no_bridge(device: &Device) -> Result<(), Failure> {
     if !device.is_bridge() {
         return Ok(());
     }
@@ -636,6 +636,34 @@ pub struct Binding {
     pub driver_override: Option<String>,
 }
 
+impl From<&Binding> for State {
+    fn from(binding: &Binding) -> State {
+        State {
+            driver: Some(binding.driver.as_ref().map(DriverName::to_string)),
+            driver_override: Some(binding.driver_override.clone()),
+            persisted: None,
+        }
+    }
+}
+
+/// How a device will be bound once these steps are taken, as far as that is known before.
+pub fn foresee(before: &State, steps: &[Step]) -> State {
+    let mut state = before.clone();
+    for step in steps {
+        match &step.action {
+            Action::Override(name) => state.driver_override = Some(Some(name.clone())),
+            Action::ClearOverride => state.driver_override = Some(None),
+            Action::Unbind(_) => state.driver = Some(None),
+            Action::Bind(target) => state.driver = target.driver.as_ref().map(|driver| Some(driver.to_string())),
+            Action::Rebind(driver) => state.driver = Some(Some(driver.to_string())),
+            // The kernel's choice, once what it may choose is loaded.
+            Action::Probe => state.driver = None,
+            Action::Prepare(_) | Action::Unprepare(_) | Action::Load(_) | Action::LoadNative => {}
+        }
+    }
+    state
+}
+
 impl From<&Facts> for Binding {
     fn from(facts: &Facts) -> Binding {
         Binding { driver: facts.device.driver.clone(), driver_override: facts.driver_override.clone() }
@@ -771,6 +799,25 @@ mod tests {
 
     const STRICT: Manner =
         Manner { is_strict: true, any_driver: false, take_over: false, acknowledged: Uses::NONE, is_unprobed: false };
+
+    /// What is foreseen of a plan is what its steps come to, and of the kernel's own choice nothing.
+    #[test]
+    fn what_steps_come_to_is_foreseen_as_far_as_it_is_known() {
+        let before = facts(VF, Some("mlx5_core"), None);
+        let foreseen = |steps: &[Step]| foresee(&State::from(&Binding::from(&before)), steps);
+        assert_eq!(foreseen(&[]), State::from(&Binding::from(&before)));
+
+        let wanted = mlx5_and_generic(ModuleState::Installed);
+        let plan = bind(&before, &wanted, STRICT).unwrap();
+        let bound = Some(Some("mlx5_vfio_pci".to_string()));
+        let expected = State { driver: bound.clone(), driver_override: bound, persisted: None };
+        assert_eq!(foreseen(&plan.attempts[0].steps), expected);
+
+        let bound = facts(VF, Some("vfio-pci"), Some("vfio-pci"));
+        let steps = unbind(&bound, None, Uses::NONE).unwrap();
+        let given_back = foresee(&State::from(&Binding::from(&bound)), &steps);
+        assert_eq!(given_back, State { driver: None, driver_override: Some(None), persisted: None });
+    }
 
     #[test]
     fn the_override_comes_first_and_the_fallback_last() {

@@ -27,7 +27,7 @@ use crate::interrupt;
 use crate::kernel_name::DriverName;
 use crate::lock::DeviceLock;
 use crate::modules::{self, Modules};
-use crate::outcome::{DeviceResult, Failure, Kind, Outcome, StepRecord};
+use crate::outcome::{DeviceResult, Failure, Kind, Outcome, State, StepRecord};
 use crate::plan::{self, Action, Attempt, BindPlan, Binding, Facts, Step, Target};
 use crate::policy::{self, Draft, StoreError};
 use crate::prepare::Preparation;
@@ -75,6 +75,8 @@ pub struct Job<'a> {
     control: Control<'a>,
     /// How the device is bound, as far as it is our doing: reading the override could wait for the device's lock.
     driver_override: Option<String>,
+    /// How it was found, for the report.
+    found: State,
     /// What was done to the device besides, in order, and not put back.
     prepared: Vec<Preparation>,
     /// Has another tool had its way with the device? Then no other driver is tried on it.
@@ -107,6 +109,7 @@ impl<'a> Job<'a> {
             address,
             control,
             driver_override: None,
+            found: State::default(),
             prepared: Vec::new(),
             is_contested: false,
             steps: Vec::new(),
@@ -142,6 +145,7 @@ impl<'a> Job<'a> {
                 }
                 Err(error) => {
                     let failure = self.undo(&was, error);
+                    result.changed |= !self.prepared.is_empty();
                     self.prepared.clear();
                     let is_final = self.is_contested || !matches!(failure.kind, Kind::Failed | Kind::Module);
                     failures.push(failure);
@@ -152,8 +156,9 @@ impl<'a> Job<'a> {
             }
         }
         if let Some(draft) = draft.filter(|_| is_bound) {
+            let is_news = draft.is_news();
             match self.save(draft) {
-                Ok(()) => {}
+                Ok(()) => result.changed |= is_news,
                 Err(error) => {
                     let prepared = self.prepared.clone();
                     if let Err(error) = self.note(Unfinished::fail, &prepared) {
@@ -230,6 +235,8 @@ impl<'a> Job<'a> {
     /// Takes the first steps of binding: those that keep other drivers off. That is one write, and nothing is ever half-way.
     pub fn claim(mut self, facts: &Facts, steps: &[Step], warnings: Vec<String>) -> DeviceResult {
         let mut result = self.result(facts, warnings);
+        // It was not read.
+        self.found.driver_override = None;
         match self.run_all(steps) {
             Ok(()) => result.outcome = Outcome::Claimed,
             Err(error) => {
@@ -276,6 +283,7 @@ impl<'a> Job<'a> {
     fn result(&mut self, before: &Facts, warnings: Vec<String>) -> DeviceResult {
         self.driver_override = before.driver_override.clone();
         let is_kept = policy::has_own_file(self.setting.host, self.address);
+        self.found = State { persisted: Some(is_kept), ..State::from(&Binding::from(before)) };
         DeviceResult { warnings, ..DeviceResult::unchanged(self.address, before.device.driver.clone(), is_kept) }
     }
 
@@ -354,9 +362,24 @@ impl<'a> Job<'a> {
                 self.warnings.push(format!("{error}: remove it, or the next run puts the device back"));
             }
         }
+        let now = self.state(&result);
+        // Programs have changed what is not looked at here, and a driver that probes the device anew has it set up anew.
+        result.changed |= !self.prepared.is_empty() || matches!(result.outcome, Outcome::Bound | Outcome::Unbound);
         result.steps = self.steps;
         result.warnings.extend(self.warnings);
-        result
+        result.compared(self.found, now)
+    }
+
+    /// How the device stands, as far as that can be told without waiting for its lock.
+    fn state(&self, result: &DeviceResult) -> State {
+        let now = Binding { driver: result.driver.clone(), driver_override: self.driver_override.clone() };
+        let mut state = State { persisted: Some(result.persisted), ..State::from(&now) };
+        let is_stuck = result.error.as_ref().is_some_and(|failure| failure.kind == Kind::Timeout);
+        let was_read = self.found.driver_override.is_some() || self.driver_override.is_some();
+        if self.is_contested || !was_read || (is_stuck && !self.steps.is_empty()) {
+            state.driver_override = None;
+        }
+        state
     }
 
     /// Is it as these steps have left it? Others can have their way with a device between two steps of ours, and none fails.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What was typed. Asks the machine nothing.
 
+pub mod completion;
 pub mod driverctl;
 pub mod libvirt;
 
@@ -11,7 +12,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::builder::PossibleValue;
-use clap::{Args, ColorChoice, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, ColorChoice, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use uuid::Uuid;
 
 use crate::address::Address;
@@ -80,7 +81,7 @@ impl Cli {
 #[derive(Args, Debug, Clone)]
 pub struct Common {
     /// Look at the host whose root directory is DIR
-    #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true, value_hint = ValueHint::DirPath)]
     pub root: PathBuf,
 
     /// Choose for this kernel release instead of the one that runs
@@ -208,18 +209,18 @@ pub struct Snapshot {
 /// What to print for an initramfs.
 #[derive(Args, Debug)]
 pub struct Initramfs {
-    /// What the image's own files are made of
-    #[arg(long, value_name = "FORMAT", default_value = "rules")]
+    /// For which of the image's files
+    #[arg(long, value_name = "FORMAT", default_value = "script")]
     pub format: InitramfsFormat,
 }
 
 /// What is printed for an initramfs.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InitramfsFormat {
-    /// udev rules, for devices that appear while the initramfs runs
+    /// A shell script that runs before udev, for devices that are there
+    Script,
+    /// udev rules, for devices that appear later
     Rules,
-    /// A device a line, for the script that runs before udev
-    Table,
 }
 
 /// What to show.

@@ -47,6 +47,7 @@ pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
     for result in earlier {
         match results.iter_mut().find(|other| other.address == result.address) {
             Some(other) => {
+                other.changed |= result.changed;
                 other.steps.splice(0..0, result.steps);
                 other.warnings.splice(0..0, result.warnings);
             }

@@ -12,7 +12,7 @@ use crate::gather::{self, Chooser};
 use crate::host::Host;
 use crate::kernel_name::DriverName;
 use crate::outcome::{DeviceResult, Failure, Kind};
-use crate::plan::{self, BindPlan, Facts, Manner, Target, Wanted};
+use crate::plan::{self, BindPlan, Binding, Facts, Manner, Target, Wanted};
 use crate::policy::{self, Choice, Decision, Draft, PolicyError, Rule, Terms};
 use crate::prepare::{Preparer, Recipe};
 use crate::require::{self, Feature, Requirement};
@@ -170,28 +170,25 @@ impl Binder<'_> {
         }
         let (recipe, request) = self.with_rule(&device, request)?;
         let (facts, plan) = self.plan(device, &request, recipe.as_ref())?;
+        let driver = kept(&request.choice, &facts.device, &plan);
+        let terms = Terms {
+            driver: &driver,
+            require: &request.require,
+            acknowledged: request.manner.acknowledged,
+            recipe: recipe.as_ref(),
+        };
         let Some(job) = job else {
             let steps: Vec<_> = plan.attempts.into_iter().take(1).flat_map(|attempt| attempt.steps).collect();
-            let mut result = context.planned(address, &steps, plan.warnings);
+            let mut result = context.planned(address, &Binding::from(&facts), &steps, plan.warnings);
             if request.is_saving {
                 policy::check_replaceable(&context.host, address).map_err(|error| store_failure(address, &error))?;
                 result.steps.push(save_record(&context.host, address));
+                let is_news = !policy::is_kept(&context.host, address, &facts.device.modalias, terms);
+                result = result.keeping(true, is_news);
             }
             return Ok(result);
         };
-        let draft = match request.is_saving {
-            true => {
-                let driver = kept(&request.choice, &facts.device, &plan);
-                let terms = Terms {
-                    driver: &driver,
-                    require: &request.require,
-                    acknowledged: request.manner.acknowledged,
-                    recipe: recipe.as_ref(),
-                };
-                Some(self.draft(&facts.device, terms)?)
-            }
-            false => None,
-        };
+        let draft = if request.is_saving { Some(self.draft(&facts.device, terms)?) } else { None };
         Ok(job.bind(&facts, plan, draft))
     }
 

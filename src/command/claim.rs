@@ -11,8 +11,8 @@ use crate::address::Address;
 use crate::apply::Job;
 use crate::cli;
 use crate::gather;
-use crate::outcome::{DeviceResult, Failure, Kind};
-use crate::plan::{self, Action, Facts, Manner, Step, Wanted};
+use crate::outcome::{DeviceResult, Failure, Kind, State};
+use crate::plan::{self, Action, Binding, Facts, Manner, Step, Wanted};
 use crate::policy::{Decision, Policy};
 use crate::report;
 use crate::sysfs::{Device, VfRange};
@@ -56,7 +56,11 @@ fn claim(binder: &Binder<'_>, address: Address) -> Result<DeviceResult, Failure>
     };
     Ok(match job {
         Some(job) => job.claim(&facts, &steps, warnings),
-        None => context.planned(address, &steps, warnings),
+        // The override was not read.
+        None => {
+            let before = State { driver_override: None, ..State::from(&Binding::from(&facts)) };
+            context.planned_from(address, before, &steps, warnings)
+        }
     })
 }
 

@@ -16,8 +16,8 @@ use crate::gather::Chooser;
 use crate::host::Host;
 use crate::interrupt;
 use crate::modules::Tables;
-use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
-use crate::plan::Step;
+use crate::outcome::{DeviceResult, Failure, Kind, Outcome, State};
+use crate::plan::{self, Binding, Step};
 use crate::policy::{self, Decision, Policy, PolicyError, Renewed};
 use crate::progress::Progress;
 use crate::report::{Output, PolicyView};
@@ -193,13 +193,18 @@ impl Context {
     pub fn device(&self, address: Address) -> Result<Device, Failure> {
         match Device::read(&self.host, address) {
             Ok(Some(device)) => Ok(device),
-            Ok(None) => Err(Failure::new(
-                Kind::NoDevice,
-                format!("no PCI device {address} ({} is not there)", self.host.device(address).display()),
-                "'vfioctl list' shows those there are",
-            )),
+            Ok(None) => Err(self.no_device(address)),
             Err(error) => Err(Failure::plain(Kind::Failed, format!("{address}: {error}"))),
         }
+    }
+
+    /// That there is no such device.
+    pub fn no_device(&self, address: Address) -> Failure {
+        Failure::new(
+            Kind::NoDevice,
+            format!("no PCI device {address} ({} is not there)", self.host.device(address).display()),
+            "'vfioctl list' shows those there are",
+        )
     }
 
     /// Says why nothing can be shown; with --json as a document too.
@@ -241,14 +246,24 @@ impl Context {
         DeviceResult { outcome, error: Some(failure), ..self.unchanged(address) }
     }
 
-    /// What `--dry-run` has to say of a device.
-    pub fn planned(&self, address: Address, steps: &[Step], warnings: Vec<String>) -> DeviceResult {
-        DeviceResult {
+    /// What `--dry-run` has to say of a device that is bound so `before`.
+    pub fn planned(&self, address: Address, before: &Binding, steps: &[Step], warnings: Vec<String>) -> DeviceResult {
+        self.planned_from(address, State::from(before), steps, warnings)
+    }
+
+    /// The same where not all of that is known.
+    pub fn planned_from(&self, address: Address, before: State, steps: &[Step], warnings: Vec<String>) -> DeviceResult {
+        let unchanged = self.unchanged(address);
+        let before = State { persisted: Some(unchanged.persisted), ..before };
+        let after = plan::foresee(&before, steps);
+        let result = DeviceResult {
             outcome: Outcome::Planned,
+            changed: !steps.is_empty(),
             steps: steps.iter().map(step_record).collect(),
             warnings,
-            ..self.unchanged(address)
-        }
+            ..unchanged
+        };
+        result.compared(before, after)
     }
 
     /// Works on several devices at once; the results come in the order of the addresses.
@@ -316,8 +331,10 @@ impl Context {
     fn tell_of_earlier(&self, result: &mut DeviceResult) {
         if let (true, Some(found)) = (self.is_dry_run, Unfinished::abandoned(&self.host, result.address)) {
             result.warnings.insert(0, format!("{found}; it is put back first, and these steps are from how it is now"));
+            result.changed = true;
         }
         let Some(recovery) = self.recoveries.take(result.address) else { return };
+        result.changed |= recovery.steps.iter().any(|step| step.done);
         result.steps.splice(0..0, recovery.steps);
         result.warnings.splice(0..0, recovery.warnings);
         // What is asked for can make good what failed.

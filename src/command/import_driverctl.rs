@@ -136,6 +136,7 @@ fn take_over(
     let mut steps = if is_written { Vec::new() } else { vec![save] };
     steps.push(set_aside_record(&found.path));
     let mut result = DeviceResult { steps, outcome: Outcome::Planned, ..context.unchanged(address) };
+    result.changed = true;
     if !is_doing {
         return Ok(result);
     }

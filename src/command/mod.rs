@@ -4,6 +4,7 @@
 mod apply;
 mod bind;
 mod claim;
+pub mod complete;
 mod context;
 mod doctor;
 mod driverctl;

@@ -12,7 +12,7 @@ use crate::gather::{self, Chooser};
 use crate::guard::Uses;
 use crate::kernel_name::DriverName;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
-use crate::plan::{self, Action, Facts, Step, Target};
+use crate::plan::{self, Action, Binding, Facts, Step, Target};
 use crate::policy::{self, Decision};
 use crate::sysfs::Device;
 use crate::target;
@@ -65,10 +65,11 @@ fn unbind(
     }
     let target = request.driver.as_ref().map(|driver| target::resolve(&context.host, chooser, driver)).transpose()?;
     if context.is_dry_run {
-        let (_, steps, warnings) = plan(context, (address, together), target.as_ref(), request)?;
-        let mut result = context.planned(address, &steps, warnings);
+        let (facts, steps, warnings) = plan(context, (address, together), target.as_ref(), request)?;
+        let mut result = context.planned(address, &Binding::from(&facts), &steps, warnings);
         if is_forgetting {
             result.steps.push(forget_record(&context.host, address));
+            result = result.keeping(false, true);
         }
         return Ok(result);
     }
@@ -158,10 +159,11 @@ fn forget_absent(context: &Context, address: Address, absent: Failure) -> Result
     if context.is_dry_run {
         result.outcome = Outcome::Planned;
         result.steps.push(forget_record(&context.host, address));
-        return Ok(result);
+        return Ok(result.keeping(false, true));
     }
     policy::forget(&context.host, address).map_err(|error| store_failure(address, &error))?;
     result.outcome = Outcome::Unbound;
+    result = result.keeping(false, true);
     result.persisted = false;
     Ok(result)
 }

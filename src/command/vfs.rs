@@ -278,7 +278,7 @@ impl<'a> VfWork<'a> {
         let attempts = vec![Attempt { target: None, steps: vec![step] }];
         let mut result = job.bind(&facts, BindPlan { attempts, warnings: Vec::new(), acknowledged: Uses::NONE }, None);
         match &result.error {
-            None if result.driver.is_none() => result.outcome = Outcome::Unchanged,
+            None if result.driver.is_none() => (result.outcome, result.changed) = (Outcome::Unchanged, false),
             // What the kernel chose is its own affair, also if that fails.
             Some(failure) if failure.kind == Kind::Failed => {
                 result.warnings.push(failure.message.clone());

@@ -185,7 +185,8 @@ impl Selector {
         address.is_none() && id.is_none() && subsystem.is_none() && class.is_none() && pf.is_none()
     }
 
-    fn holds(&self, device: &Device) -> bool {
+    /// Is it about this device?
+    pub fn holds(&self, device: &Device) -> bool {
         let modalias = &device.modalias;
         let pair = |vendor: String, device: String| format!("{vendor}:{device}");
         self.address.is_none_or(|address| address == device.address)
@@ -278,6 +279,12 @@ impl Policy {
     /// choice for one device stands whatever the files are called; among equals the later one wins.
     pub fn decide(&self, device: &Device) -> Option<Decision<'_>> {
         choose(self.naming(device.address), self.without_address(), device)
+    }
+
+    /// All rules in the order in which they are asked: the first that is about a device has the say.
+    pub fn by_precedence(&self) -> impl Iterator<Item = &Rule> {
+        let naming = self.rules.iter().rev().filter(|rule| rule.address().is_some());
+        naming.chain(self.without_address().rev())
     }
 
     fn naming(&self, address: Address) -> impl DoubleEndedIterator<Item = &Rule> + Clone {

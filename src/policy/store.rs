@@ -41,6 +41,7 @@ pub struct StoreError {
 pub struct Draft {
     file: NamedTempFile,
     path: PathBuf,
+    is_news: bool,
 }
 
 /// Where `bind` keeps its choice for a device.
@@ -121,18 +122,8 @@ impl Draft {
         let path = own_file(host, address);
         check_replaceable(host, address)?;
         let directory = parent(&path);
-        let id = modalias.map(|modalias| format!("id = \"{}:{}\"\n", modalias.vendor(), modalias.device()));
-        let names: Vec<String> = terms.require.iter().map(|feature| format!("\"{}\"", feature.name())).collect();
-        let kept: Vec<String> = terms.acknowledged.to_keep().map(|used_as| format!("\"{}\"", used_as.name())).collect();
-        let force = if kept.is_empty() { String::new() } else { format!("force = [{}]\n", kept.join(", ")) };
-        let require = if names.is_empty() { String::new() } else { format!("require = [{}]\n", names.join(", ")) };
-        let text = format!(
-            "{OWN}{verb}'; 'vfioctl unbind {address}' removes it. See vfioctl.d(5).\n\
-             [[device]]\naddress = \"{address}\"\n{}driver = \"{}\"\n{require}{force}{}",
-            id.unwrap_or_default(),
-            terms.driver,
-            terms.recipe.map(|recipe| format!("prepare = {recipe}\n")).unwrap_or_default()
-        );
+        let text = text(verb, address, modalias, terms);
+        let is_news = !says(&path, &text);
         let write = || -> io::Result<NamedTempFile> {
             make_directory(directory)?;
             sweep(host, address);
@@ -148,7 +139,12 @@ impl Draft {
             Ok(file)
         };
         let file = write().map_err(|source| StoreError { action: "write", path: path.clone(), source })?;
-        Ok(Draft { file, path })
+        Ok(Draft { file, path, is_news })
+    }
+
+    /// Does it say anything that is not in force already?
+    pub fn is_news(&self) -> bool {
+        self.is_news
     }
 
     /// Will it be believed, where it lies?
@@ -158,13 +154,39 @@ impl Draft {
 
     /// Puts it in force.
     pub fn commit(self) -> Result<PathBuf, StoreError> {
-        let Draft { file, path } = self;
+        let Draft { file, path, .. } = self;
         file.persist(&path)
             .map_err(|error| error.error)
             .and_then(|_| sync_directory(&path))
             .map_err(|source| StoreError { action: "write", path: path.clone(), source })?;
         Ok(path)
     }
+}
+
+/// Would [`Draft::write`] write what is in force already?
+pub fn is_kept(host: &Host, address: Address, modalias: &Modalias, terms: Terms<'_>) -> bool {
+    says(&own_file(host, address), &text("bind", address, Some(modalias), terms))
+}
+
+/// What the file says of a choice that is kept.
+fn text(verb: &str, address: Address, modalias: Option<&Modalias>, terms: Terms<'_>) -> String {
+    let id = modalias.map(|modalias| format!("id = \"{}:{}\"\n", modalias.vendor(), modalias.device()));
+    let names: Vec<String> = terms.require.iter().map(|feature| format!("\"{}\"", feature.name())).collect();
+    let kept: Vec<String> = terms.acknowledged.to_keep().map(|used_as| format!("\"{}\"", used_as.name())).collect();
+    let force = if kept.is_empty() { String::new() } else { format!("force = [{}]\n", kept.join(", ")) };
+    let require = if names.is_empty() { String::new() } else { format!("require = [{}]\n", names.join(", ")) };
+    format!(
+        "{OWN}{verb}'; 'vfioctl unbind {address}' removes it. See vfioctl.d(5).\n\
+         [[device]]\naddress = \"{address}\"\n{}driver = \"{}\"\n{require}{force}{}",
+        id.unwrap_or_default(),
+        terms.driver,
+        terms.recipe.map(|recipe| format!("prepare = {recipe}\n")).unwrap_or_default()
+    )
+}
+
+/// Does the file say just that?
+fn says(path: &Path, text: &str) -> bool {
+    file::read(path, file::SETTINGS).is_ok_and(|there| there == text.as_bytes())
 }
 
 /// The devices for which there are drafts: those of runs that were killed, or are at it now.

@@ -11,13 +11,14 @@ use crate::outcome::{DeviceResult, Outcome, StepRecord};
 
 #[derive(Serialize)]
 struct Results<'a> {
+    changed: bool,
     results: &'a [DeviceResult],
 }
 
 /// Shows them; warnings and failures go to standard error.
 pub fn results(output: Output, command: &str, results: &[DeviceResult]) -> io::Result<()> {
     if output.is_json {
-        return output.print_json(command, Results { results });
+        return output.print_json(command, Results { changed: results.iter().any(|result| result.changed), results });
     }
     for result in results {
         show(output, result)?;

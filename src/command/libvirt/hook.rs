@@ -306,7 +306,8 @@ fn restore(
         Ok::<_, Failure>((facts, steps))
     };
     if context.is_dry_run {
-        return Ok(context.planned(address, &plan()?.1, Vec::new()));
+        let (facts, steps) = plan()?;
+        return Ok(context.planned(address, &Binding::from(&facts), &steps, Vec::new()));
     }
     let observe = |address: Address, text: &str| context.observe(address, text);
     let setting = context.setting(&observe);
