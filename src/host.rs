@@ -426,9 +426,9 @@ impl Host {
         ]
     }
 
-    /// mkinitcpio's configuration, which names the hooks that it takes.
-    pub fn mkinitcpio_configuration(&self) -> PathBuf {
-        self.root.join("etc/mkinitcpio.conf")
+    /// mkinitcpio's configuration, which names the hooks that it takes, and the directory of more of it.
+    pub fn mkinitcpio_configuration(&self) -> [PathBuf; 2] {
+        ["mkinitcpio.conf", "mkinitcpio.conf.d"].map(|name| self.root.join("etc").join(name))
     }
 
     /// Modules that are loaded at boot (modules-load.d(5)), highest precedence first.
