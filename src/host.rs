@@ -141,6 +141,11 @@ impl Host {
         self.root.join("sys/module").join(module.as_str())
     }
 
+    /// The loaded modules, and those that are built in and have parameters or drivers.
+    pub fn all_modules(&self) -> PathBuf {
+        self.root.join("sys/module")
+    }
+
     /// An IOMMU group's directory.
     pub fn iommu_group(&self, group: u32) -> PathBuf {
         self.root.join("sys/kernel/iommu_groups").join(group.to_string())
@@ -432,9 +437,9 @@ impl Host {
         ]
     }
 
-    /// mkinitcpio's configuration, which names the hooks that it takes.
-    pub fn mkinitcpio_configuration(&self) -> PathBuf {
-        self.root.join("etc/mkinitcpio.conf")
+    /// mkinitcpio's configuration, which names the hooks that it takes, and the directory of more of it.
+    pub fn mkinitcpio_configuration(&self) -> [PathBuf; 2] {
+        ["mkinitcpio.conf", "mkinitcpio.conf.d"].map(|name| self.root.join("etc").join(name))
     }
 
     /// Modules that are loaded at boot (modules-load.d(5)), highest precedence first.

@@ -133,6 +133,12 @@ fn drivers() {
 }
 
 #[test]
+fn doctor() {
+    check("doctor.txt", |host| run(host, &["doctor", "-v"]));
+    check("doctor.json", |host| run(host, &["doctor", "--json"]));
+}
+
+#[test]
 fn show() {
     check("show.txt", |host| for_every_device(host, &["show"]));
     check("show.json", |host| for_every_device(host, &["show", "--json"]));

@@ -181,12 +181,14 @@ mod tests {
     const GRUB: &str =
         "GRUB_TIMEOUT=5\nGRUB_CMDLINE_LINUX_DEFAULT=\"quiet splash\"\nGRUB_CMDLINE_LINUX=\"iommu=off\"\n";
 
-    /// For what is there, what adds and what removes.
+    /// What is there, what adds a parameter, and what removes one.
+    type Case<'a> = (&'a [(&'a str, &'a [u8])], &'a [&'a str], &'a [&'a str]);
+
     #[test]
     fn each_boot_loader_has_its_commands() {
         let systemd_boot = variable("systemd-boot 257.3");
         let grub = variable("GRUB 2.12");
-        let cases: [(&[(&str, &[u8])], &[&str], &[&str]); 12] = [
+        let cases: [Case<'_>; 12] = [
             (
                 &[],
                 &["add x=on to the kernel command line in your boot loader"],

@@ -36,6 +36,8 @@ struct Ids {
     is_alone: bool,
     /// The devices it is about, each with its best driver.
     devices: Vec<(Address, Option<String>)>,
+    /// Of these, those for which vfioctl keeps no choice.
+    unkept: Vec<Address>,
 }
 
 /// What there is.
@@ -85,19 +87,28 @@ pub fn gather(scene: &Scene<'_>, best: &mut BestOf<'_>) -> Result<Facts, ReadErr
         let [what, module, options @ ..] = line.words.as_slice() else { continue };
         let Some(module) = taking(module).filter(|_| what == "options") else { continue };
         for text in options.iter().filter_map(|option| option.strip_prefix("ids=")) {
+            let devices = given(scene, best, &by_id, text)?;
             ids.push(Ids {
                 module,
                 place: Some((scene.at(&line.path), line.line)),
                 text: text.to_string(),
                 is_alone: options.len() == 1,
-                devices: given(scene, best, &by_id, text)?,
+                unkept: unkept(scene, &devices),
+                devices,
             });
         }
     }
     for (module, parameter) in [("vfio-pci", "vfio_pci.ids"), ("pci-stub", "pci_stub.ids")] {
         for (word, text) in scene.command_line.named(parameter) {
             let devices = given(scene, best, &by_id, text)?;
-            ids.push(Ids { module, place: None, text: word.to_string(), is_alone: true, devices });
+            ids.push(Ids {
+                module,
+                place: None,
+                text: word.to_string(),
+                is_alone: true,
+                unkept: unkept(scene, &devices),
+                devices,
+            });
         }
     }
     let is_vfio = |name: &str| name.replace('-', "_").starts_with("vfio");
@@ -170,6 +181,14 @@ fn given(
     Ok(found.into_iter().collect())
 }
 
+/// The devices that no rule of vfioctl.d is about.
+fn unkept(scene: &Scene<'_>, devices: &[(Address, Option<String>)]) -> Vec<Address> {
+    let addresses = devices.iter().map(|(address, _)| *address);
+    addresses
+        .filter(|address| scene.device(*address).is_some_and(|device| scene.policy.decide(device).is_none()))
+        .collect()
+}
+
 /// One of such ids, without the class.
 struct Id {
     vendor: u16,
@@ -211,7 +230,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     let (gone, there): (Vec<_>, Vec<_>) = facts.loads.iter().partition(|(_, _, state)| *state == ModuleState::Missing);
     for (place, module, _) in gone {
         let message = format!("{module} is to be loaded at boot, and kernel {} has no such module", facts.release);
-        let finding = Finding::warning(LINES, format!("{message}: systemd-modules-load.service fails each time"));
+        let finding = Finding::warning(LINES, format!("{message}: systemd-modules-load.service fails over it"));
         let (path, line) = place.rsplit_once(':').unwrap_or((place, "1"));
         findings.push(finding.seen(place, module).mend(format!("sed -i '{line}s/^/# /' {path}")));
     }
@@ -252,8 +271,10 @@ fn driverctl_findings(facts: &Facts) -> Vec<Finding> {
     let import = "vfioctl import-driverctl --yes";
     let seen = |finding: Finding| finding.seen(format!("/etc/driverctl.d/pci-{}", addresses[0]), &facts.overrides[0].1);
     if !facts.both.is_empty() {
-        let message =
-            format!("driverctl and vfioctl both keep a choice for {}: at boot both act on it", some(&facts.both));
+        let message = format!(
+            "driverctl and vfioctl both keep a choice for {}: vfioctl leaves it to driverctl",
+            some(&facts.both)
+        );
         let own = format!("/etc/driverctl.d/pci-{}", facts.both[0]);
         findings.push(Finding::warning(DRIVERCTL, message).seen(own, "there").mend(import));
     }
@@ -277,15 +298,17 @@ fn driverctl_findings(facts: &Facts) -> Vec<Finding> {
 
 /// A module that takes devices by their ids, as soon as it is loaded.
 fn claimed(facts: &Facts, ids: &Ids) -> Finding {
-    let Ids { module, place, text, is_alone, devices } = ids;
+    let Ids { module, place, text, is_alone, devices, .. } = ids;
     let addresses: Vec<Address> = devices.iter().map(|(address, _)| *address).collect();
-    let better: Vec<String> = devices
-        .iter()
-        .filter_map(|(address, best)| Some((address, best.as_ref()?)))
-        .filter(|(_, best)| *best != "vfio-pci")
-        .map(|(address, best)| format!("{best} for {address}"))
-        .collect();
-    let taken = format!("{module} takes every device of these ids that is on no driver when it is loaded");
+    let mut passed_over: BTreeMap<&str, Vec<Address>> = BTreeMap::new();
+    for (address, best) in devices {
+        if let Some(best) = best.as_deref().filter(|best| *best != "vfio-pci") {
+            passed_over.entry(best).or_default().push(*address);
+        }
+    }
+    let better: Vec<String> =
+        passed_over.iter().map(|(best, devices)| format!("{best} for {}", some(devices))).collect();
+    let taken = format!("{module} takes every device of these ids that no other driver has");
     let finding = if addresses.is_empty() {
         Finding::note(IDS, format!("{taken}, and there is none here"))
     } else if better.is_empty() || *module != "vfio-pci" {
@@ -293,7 +316,7 @@ fn claimed(facts: &Facts, ids: &Ids) -> Finding {
     } else {
         Finding::warning(
             IDS,
-            format!("{taken}: {}; better drivers are passed over: {}", some(&addresses), some(&better)),
+            format!("{taken}: {}; what fits better is passed over: {}", some(&addresses), some(&better)),
         )
     };
     let finding = match place {
@@ -307,7 +330,7 @@ fn claimed(facts: &Facts, ids: &Ids) -> Finding {
         }
     };
     // Not for hundreds of VFs.
-    match addresses.as_slice() {
+    match ids.unkept.as_slice() {
         [] => finding,
         few if few.len() <= 8 => {
             let few: Vec<String> = few.iter().map(Address::to_string).collect();
@@ -367,6 +390,7 @@ mod tests {
             text: "15b3:101e".to_string(),
             is_alone,
             devices: best.iter().map(|name| (address, Some(name.to_string()))).collect(),
+            unkept: best.iter().map(|_| address).collect(),
         };
         let word = Ids {
             place: None,

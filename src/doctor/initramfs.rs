@@ -26,6 +26,37 @@ enum Builder {
     Mkinitcpio,
 }
 
+impl Builder {
+    const ALL: [Builder; 3] = [Builder::Dracut, Builder::InitramfsTools, Builder::Mkinitcpio];
+
+    /// The program that makes the image.
+    fn program(self) -> &'static str {
+        match self {
+            Builder::Dracut => "dracut",
+            Builder::InitramfsTools => "mkinitramfs",
+            Builder::Mkinitcpio => "mkinitcpio",
+        }
+    }
+
+    /// What makes it anew for one kernel.
+    fn command(self, release: &str) -> String {
+        match self {
+            Builder::Dracut => format!("dracut -f --kver {release}"),
+            Builder::InitramfsTools => format!("update-initramfs -u -k {release}"),
+            Builder::Mkinitcpio => "mkinitcpio -P".to_string(),
+        }
+    }
+
+    /// What of our Makefile installs the hook.
+    fn target(self) -> &'static str {
+        match self {
+            Builder::Dracut => "install-dracut",
+            Builder::InitramfsTools => "install-initramfs-tools",
+            Builder::Mkinitcpio => "install-mkinitcpio",
+        }
+    }
+}
+
 /// How things stand.
 #[derive(Debug)]
 pub struct Facts {
@@ -40,6 +71,8 @@ pub struct Facts {
     is_boot_seen: bool,
     /// Of what goes into it the newest, and when it was written.
     newest: Option<(String, SystemTime)>,
+    /// Whose program is installed, where that is one alone.
+    builder: Option<Builder>,
     /// Devices that are kept, on native drivers of a kind that an initramfs has; each with its driver.
     early: Vec<(Address, DriverName)>,
 }
@@ -50,8 +83,9 @@ const EARLY_CLASSES: [&str; 3] = ["01", "02", "03"];
 /// Reads it.
 pub fn gather(scene: &Scene<'_>, kept: &[Kept]) -> Facts {
     let host = scene.host;
-    let builders = [Builder::Dracut, Builder::InitramfsTools, Builder::Mkinitcpio];
-    let hooks: Vec<(Builder, PathBuf)> = builders
+    let there: Vec<Builder> =
+        Builder::ALL.into_iter().filter(|builder| host.program(builder.program()).is_some()).collect();
+    let hooks: Vec<(Builder, PathBuf)> = Builder::ALL
         .into_iter()
         .zip(host.initramfs_hooks())
         .filter_map(|(builder, paths)| Some((builder, paths.into_iter().find(|path| path.exists())?)))
@@ -63,7 +97,11 @@ pub fn gather(scene: &Scene<'_>, kept: &[Kept]) -> Facts {
     let mut sources = host.policy_directories().to_vec();
     sources.extend(host.modprobe_directories());
     sources.extend(hooks.iter().map(|(_, path)| path.clone()));
-    let configuration = file::read_to_string(&host.mkinitcpio_configuration(), file::SETTINGS).unwrap_or_default();
+    let [configuration, more] = host.mkinitcpio_configuration();
+    let more = fs::read_dir(more).into_iter().flatten().flatten().map(|entry| entry.path());
+    let configuration = std::iter::once(configuration).chain(more);
+    let configuration: String =
+        configuration.filter_map(|path| file::read_to_string(&path, file::SETTINGS).ok()).collect();
     let hooks_line = |line: &str| line.trim_start().starts_with("HOOKS=") && names_hook(line);
     let is_early = |kept: &&Kept| {
         let is_native = |driver: &DriverName| Catalog::bundled().by_driver(driver.as_str()).is_none();
@@ -79,6 +117,8 @@ pub fn gather(scene: &Scene<'_>, kept: &[Kept]) -> Facts {
         is_boot_seen: images.first().and_then(|path| path.parent()).is_some_and(|boot| fs::read_dir(boot).is_ok()),
         newest: newest(&sources).map(|(path, time)| (scene.at(&path), time)),
         hooks: hooks.iter().map(|(builder, path)| (*builder, scene.at(path))).collect(),
+        // Debian has parts of dracut installed beside initramfs-tools.
+        builder: there.first().copied().filter(|_| there.len() == 1),
         early: kept.iter().filter(is_early).filter_map(|kept| Some((kept.address, kept.driver.clone()?))).collect(),
     }
 }
@@ -101,7 +141,9 @@ fn newest(places: &[PathBuf]) -> Option<(PathBuf, SystemTime)> {
 /// What it means.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Some((builder, hook)) = facts.hooks.first() {
+    // Where there are hooks for several, that for who is there counts.
+    let used = facts.hooks.iter().find(|(builder, _)| Some(*builder) == facts.builder);
+    if let Some((builder, hook)) = used.or(facts.hooks.first()) {
         findings.push(of_image(facts, *builder, hook));
     }
     if let (false, Some((address, driver))) = (has_hook(facts), facts.early.first()) {
@@ -110,11 +152,15 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             "no hook of vfioctl is in the initramfs: if that has {driver}, it takes {} before a choice is looked at",
             some(&addresses)
         );
-        findings.push(
-            Finding::warning(EARLY, message).seen(format!("/sys/bus/pci/devices/{address}/driver"), driver).mend(
-                "install the hook for what makes the initramfs (dracut, initramfs-tools or mkinitcpio); see vfioctl(8)",
-            ),
-        );
+        let finding = Finding::warning(EARLY, message).seen(format!("/sys/bus/pci/devices/{address}/driver"), driver);
+        findings.push(match facts.builder {
+            Some(builder) => finding
+                .mend(format!("make {}   (in vfioctl's source; or its package for that)", builder.target()))
+                .mend(builder.command(&facts.release)),
+            None => {
+                finding.mend("install the hook for what makes the initramfs (dracut, initramfs-tools or mkinitcpio)")
+            }
+        });
     }
     findings
 }
@@ -125,11 +171,7 @@ fn has_hook(facts: &Facts) -> bool {
 
 fn of_image(facts: &Facts, builder: Builder, hook: &str) -> Finding {
     let release = &facts.release;
-    let command = match builder {
-        Builder::Dracut => format!("dracut -f --kver {release}"),
-        Builder::InitramfsTools => format!("update-initramfs -u -k {release}"),
-        Builder::Mkinitcpio => "mkinitcpio -P".to_string(),
-    };
+    let command = builder.command(release);
     if builder == Builder::Mkinitcpio && !facts.is_hook_named {
         return Finding::note(CHECK, "the hook for mkinitcpio is installed, but not taken into the initramfs")
             .seen(hook, "there")
@@ -182,6 +224,7 @@ mod tests {
             image: image.map(|seconds| ("/boot/initrd.img-6.12.0".to_string(), at(seconds))),
             is_boot_seen: true,
             newest: Some(("/etc/vfioctl.d/x.toml".to_string(), at(newest))),
+            builder: None,
             early: Vec::new(),
         }
     }
@@ -202,6 +245,11 @@ mod tests {
             ),
             (facts(Some(Builder::Dracut), None, 2), Note, ""),
             (Facts { early: early(), ..facts(None, None, 2) }, Warning, "install the hook"),
+            (
+                Facts { early: early(), builder: Some(Builder::InitramfsTools), ..facts(None, None, 2) },
+                Warning,
+                "make install-initramfs-tools",
+            ),
         ] {
             let findings = judge(&facts);
             assert_eq!(findings.len(), 1, "{findings:?}");

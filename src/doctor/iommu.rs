@@ -19,6 +19,9 @@ const PARAMETERS: &str = "iommu-parameters";
 /// `vfio_noiommu_group_alloc`).
 const NO_IOMMU: &str = "vfio-noiommu";
 
+/// What drivers of IOMMUs are built with.
+const DRIVERS: [&str; 3] = ["CONFIG_INTEL_IOMMU", "CONFIG_AMD_IOMMU", "CONFIG_ARM_SMMU_V3"];
+
 /// What is there.
 #[derive(Debug)]
 pub struct Facts {
@@ -33,8 +36,8 @@ pub struct Facts {
     tables: Option<Vec<String>>,
     /// Does the kernel turn Intel's on by itself (CONFIG_INTEL_IOMMU_DEFAULT_ON)?
     is_on_by_default: Option<bool>,
-    /// Has the kernel the driver that this processor's IOMMU needs, and the option it is built with?
-    support: Option<(&'static str, Option<bool>)>,
+    /// The options that drivers of IOMMUs are built with, and whether they are known to be unset.
+    unset: Vec<&'static str>,
     /// Is `enable_unsafe_noiommu_mode` set?
     is_unsafe: bool,
     /// Does Xen have the IOMMU?
@@ -53,12 +56,6 @@ pub fn gather(scene: &Scene<'_>) -> Facts {
     let known = ["DMAR", "IORT", "IVRS", "VIOT"];
     let is_acpi = host.acpi_tables().is_dir();
     let tables = names_in(&host.acpi_tables()).into_iter().filter(|name| known.contains(&name.as_str())).collect();
-    let option = match scene.processor.vendor {
-        Vendor::Intel => Some("CONFIG_INTEL_IOMMU"),
-        Vendor::Amd => Some("CONFIG_AMD_IOMMU"),
-        Vendor::Arm => Some("CONFIG_ARM_SMMU_V3"),
-        Vendor::Other => None,
-    };
     Facts {
         processor: scene.processor,
         command_line: scene.command_line.clone(),
@@ -68,7 +65,7 @@ pub fn gather(scene: &Scene<'_>) -> Facts {
         units: names_in(&host.class("iommu")),
         tables: is_acpi.then_some(tables),
         is_on_by_default: scene.config.is_set("CONFIG_INTEL_IOMMU_DEFAULT_ON"),
-        support: option.map(|option| (option, scene.config.is_set(option))),
+        unset: DRIVERS.into_iter().filter(|option| scene.config.is_set(option) == Some(false)).collect(),
         is_unsafe,
         is_xen: file::read_to_string(&host.hypervisor_type(), file::ATTRIBUTE).is_ok_and(|text| text.trim() == "xen"),
     }
@@ -126,16 +123,28 @@ fn is_on(facts: &Facts) -> Finding {
     }
 }
 
+/// Whose IOMMU it is. The firmware's tables tell better than the processor: QEMU has Intel's for AMD's processors, too.
+fn designer(facts: &Facts) -> Vendor {
+    let has = |name: &str| facts.tables.as_ref().is_some_and(|tables| tables.iter().any(|table| table == name));
+    match facts.processor.vendor {
+        _ if has("DMAR") => Vendor::Intel,
+        _ if has("IVRS") => Vendor::Amd,
+        _ if has("IORT") => Vendor::Arm,
+        vendor => vendor,
+    }
+}
+
 /// Who has it off, the surest reason first.
 fn off(facts: &Facts) -> Finding {
     let Facts { processor, command_line, loader, .. } = facts;
+    let vendor = designer(facts);
     if facts.is_xen {
         return Finding::failure(CHECK, "there is no IOMMU: this is a domain of Xen, which keeps the IOMMU to itself")
             .seen("/sys/hypervisor/type", "xen")
             .mend("boot this kernel without Xen, or give devices to guests with xl's pci-assignable-add");
     }
-    let intel = command_line.switch("intel_iommu").filter(|_| processor.vendor == Vendor::Intel);
-    let amd = command_line.with_value("amd_iommu", "off").filter(|_| processor.vendor == Vendor::Amd);
+    let intel = command_line.switch("intel_iommu").filter(|_| vendor == Vendor::Intel);
+    let amd = command_line.with_value("amd_iommu", "off").filter(|_| vendor == Vendor::Amd);
     // `arch/x86/kernel/pci-dma.c`, iommu_setup; `drivers/iommu/intel/iommu.c`, intel_iommu_setup; `drivers/iommu/amd/init.c`,
     // parse_amd_iommu_options.
     let turned_off = command_line.with_value("iommu", "off").filter(|_| processor.is_x86());
@@ -149,17 +158,25 @@ fn off(facts: &Facts) -> Finding {
             .seen("/proc/cmdline", word)
             .mend_all(loader.remove(word));
     }
-    if let Some((option, Some(false))) = facts.support {
+    let option = match vendor {
+        Vendor::Intel => "CONFIG_INTEL_IOMMU",
+        Vendor::Amd => "CONFIG_AMD_IOMMU",
+        Vendor::Arm => "CONFIG_ARM_SMMU_V3",
+        Vendor::Other => "",
+    };
+    if facts.unset.contains(&option) {
         return Finding::failure(CHECK, format!("the IOMMU is off: this kernel was built without {option}"))
             .mend(format!("boot a kernel that was built with {option}"));
     }
     let is_asked_for = intel.is_some_and(|(_, is_on)| is_on) || facts.is_on_by_default == Some(true);
-    if processor.vendor == Vendor::Intel && !is_asked_for {
-        let finding = Finding::failure(
-            CHECK,
-            "the IOMMU is off: this kernel turns Intel's on only with intel_iommu=on on its command line",
-        )
-        .seen("/proc/cmdline", "no intel_iommu=on");
+    if vendor == Vendor::Intel && !is_asked_for {
+        let message = match facts.is_on_by_default {
+            Some(_) => "the IOMMU is off: this kernel turns Intel's on only with intel_iommu=on on its command line",
+            None => {
+                "the IOMMU is off, and intel_iommu=on is not on the command line, which most kernels need for Intel's"
+            }
+        };
+        let finding = Finding::failure(CHECK, message).seen("/proc/cmdline", "no intel_iommu=on");
         let firmware =
             "if it is still off after a reboot: turn on VT-d (Intel VT for Directed I/O) in the firmware setup";
         // Without tables to be seen it could be the firmware as well.
@@ -171,7 +188,8 @@ fn off(facts: &Facts) -> Finding {
                 .mend("dmesg | grep -iE 'DMAR|AMD-Vi|SMMU|IOMMU'   (the kernel says there what it takes amiss)")
         }
         None => Finding::failure(CHECK, "there is no IOMMU that this kernel has found")
-            .mend(format!("turn on {} in the firmware setup", in_firmware(processor.vendor))),
+            .mend(format!("turn on {} in the firmware setup", in_firmware(vendor)))
+            .mend_all(on_virt(vendor)),
     }
 }
 
@@ -190,6 +208,13 @@ fn not_offered(facts: &Facts) -> Finding {
     };
     Finding::failure(CHECK, format!("the IOMMU is off: the firmware offers none{needs}"))
         .mend(format!("turn on {} in the firmware setup", in_firmware(vendor)))
+        .mend_all(on_virt(vendor))
+}
+
+/// Arm's processors do not say whether they are real.
+fn on_virt(vendor: Vendor) -> Option<String> {
+    let line = "or, of a virtual machine, on its hypervisor: -machine virt,iommu=smmuv3 (with libvirt: <iommu model='smmuv3'/>)";
+    (vendor == Vendor::Arm).then(|| line.to_string())
 }
 
 /// What firmware setups call it.
@@ -204,16 +229,16 @@ fn in_firmware(vendor: Vendor) -> &'static str {
 
 /// Guides have it, and it does nothing: AMD's is on unless it is turned off (`parse_amd_iommu_options` knows no `on`).
 fn useless_parameter(facts: &Facts) -> Option<Finding> {
-    let (word, why) = match facts.processor.vendor {
+    let (word, why) = match designer(facts) {
         Vendor::Amd => {
             let amd = facts.command_line.with_value("amd_iommu", "on");
             let amd = amd.map(|word| (word, "the kernel knows no such value, and turns AMD's IOMMU on by itself"));
             let intel = facts.command_line.named("intel_iommu").next();
-            amd.or(intel.map(|(word, _)| (word, "this is not an Intel processor")))?
+            amd.or(intel.map(|(word, _)| (word, "the IOMMU is not Intel's")))?
         }
         Vendor::Intel => {
             let (word, _) = facts.command_line.named("amd_iommu").next()?;
-            (word, "this is not an AMD processor")
+            (word, "the IOMMU is not AMD's")
         }
         Vendor::Arm | Vendor::Other => return None,
     };
@@ -240,7 +265,7 @@ mod tests {
             units: Vec::new(),
             tables: tables.map(|tables| tables.iter().map(|table| table.to_string()).collect()),
             is_on_by_default: None,
-            support: None,
+            unset: Vec::new(),
             is_unsafe: false,
             is_xen: false,
         }
@@ -254,8 +279,8 @@ mod tests {
         let add = "grubby --update-kernel=ALL --args=intel_iommu=on";
         let remove = |word: &str| format!("grubby --update-kernel=ALL --remove-args={word}");
         let cases = [
-            (facts(INTEL, "quiet", dmar), "only with intel_iommu=on", add.to_string()),
-            (facts(INTEL, "quiet", None), "only with intel_iommu=on", add.to_string()),
+            (facts(INTEL, "quiet", dmar), "which most kernels need", add.to_string()),
+            (facts(INTEL, "quiet", None), "which most kernels need", add.to_string()),
             (facts(INTEL, "intel_iommu=on intel_iommu=off", dmar), "intel_iommu=off on", remove("intel_iommu=off")),
             (facts(INTEL, "intel_iommu=on iommu=off", dmar), "iommu=off on", remove("iommu=off")),
             (facts(INTEL, "intel_iommu=on", none), "the firmware offers none", "turn on VT-d".to_string()),
@@ -269,7 +294,8 @@ mod tests {
             (facts(ARM, "", none), "the firmware offers none", "turn on SMMU".to_string()),
             (facts(guest, "", none), "a virtual machine", "on the hypervisor, with libvirt".to_string()),
             // One whose hypervisor offers one is a host like others.
-            (facts(guest, "", dmar), "only with intel_iommu=on", add.to_string()),
+            (facts(guest, "", dmar), "which most kernels need", add.to_string()),
+            (facts(AMD, "", dmar), "which most kernels need", add.to_string()),
         ];
         for (facts, message, mend) in cases {
             let finding = is_on(&facts);
@@ -282,9 +308,11 @@ mod tests {
     #[test]
     fn what_the_kernel_was_built_with_counts() {
         let dmar: Option<&[&str]> = Some(&["DMAR"]);
+        let not_default = Facts { is_on_by_default: Some(false), ..facts(INTEL, "", dmar) };
+        assert!(is_on(&not_default).message.contains("only with intel_iommu=on"));
         let default = Facts { is_on_by_default: Some(true), ..facts(INTEL, "", dmar) };
         assert!(is_on(&default).message.contains("nothing here turns it off"));
-        let without = Facts { support: Some(("CONFIG_INTEL_IOMMU", Some(false))), ..facts(INTEL, "", dmar) };
+        let without = Facts { unset: vec!["CONFIG_INTEL_IOMMU"], ..facts(INTEL, "", dmar) };
         assert_eq!(is_on(&without).mend, ["boot a kernel that was built with CONFIG_INTEL_IOMMU"]);
         let xen = Facts { is_xen: true, ..facts(INTEL, "", dmar) };
         assert!(is_on(&xen).message.contains("a domain of Xen"));

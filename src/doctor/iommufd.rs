@@ -70,7 +70,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             (Some(true), _) => Finding::pass(CHECK, "iommufd is there, and each VFIO device has a node of its own"),
             (Some(false), _) => Finding::note(
                 CHECK,
-                "iommufd is there, but no node for each device (CONFIG_VFIO_DEVICE_CDEV): QEMU's iommufd object cannot open one by name",
+                "iommufd is there, but no node for each device (CONFIG_VFIO_DEVICE_CDEV): QEMU's iommufd backend needs one",
             ),
             (None, _) => Finding::pass(CHECK, "iommufd is there"),
         }

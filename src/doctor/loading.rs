@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! May the modules be loaded, and will those be that ask for them by an alias?
 
+use std::fs;
 use std::path::Path;
 
 use super::Scene;
 use super::finding::{Finding, some};
 use crate::catalog::Catalog;
 use crate::file;
+use crate::host::Host;
 use crate::kernel_name::{ModuleName, is_same_name};
 use crate::modules::{ModuleState, directives};
 
@@ -55,12 +57,22 @@ pub fn gather(scene: &Scene<'_>) -> Facts {
     });
     Facts {
         is_running: scene.chooser.tables.is_running,
-        is_disabled: is_disabled.ok().map(|text| text.trim() == "1"),
+        is_disabled: match is_disabled {
+            Ok(text) => Some(text.trim() == "1"),
+            // What came from a file says the same.
+            Err(_) => has_loaded(scene.host).then_some(false),
+        },
         lockdown: lockdown.filter(|mode| mode != "none"),
         to_load,
         blacklisted: blacklisted.map(|(name, place)| (name, inside(scene, &place))).collect(),
         replaced: replaced.collect(),
     }
+}
+
+/// Was any module of the kernel that runs loaded from a file?
+fn has_loaded(host: &Host) -> bool {
+    let modules = fs::read_dir(host.all_modules()).into_iter().flatten().flatten();
+    modules.into_iter().any(|module| module.path().join("initstate").exists())
 }
 
 /// A place, `FILE:LINE`, as the host's own processes spell it.
@@ -80,7 +92,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     // `modprobe -b`, as udev and libvirt call it, heeds a blacklist for names, too (modprobe(8), --use-blacklist).
     for (module, place) in &facts.blacklisted {
         let message =
-            format!("{module} is blacklisted: libvirt does not load it, and no alias does; vfioctl loads it by name");
+            format!("{module} is blacklisted: libvirt does not load it, and vfioctl only where a driver is named");
         let finding = Finding::warning(BLACKLISTED, message).seen(place, format!("blacklist {module}"));
         findings.push(match place.rsplit_once(':') {
             Some((path, line)) => finding.mend(format!("sed -i '{line}s/^/# /' {path}")),

@@ -102,24 +102,8 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             format!("{} in vfioctl.d, read without errors", count(facts.rules, "rule", "rules")),
         ));
     }
-    for (address, file) in &facts.absent {
-        let finding = Finding::warning(DEVICES, format!("a choice is kept for {address}, where no device is"));
-        findings.push(
-            finding
-                .seen(file, format!("address = \"{address}\""))
-                .seen(format!("/sys/bus/pci/devices/{address}"), "not there")
-                .mend(forget(*address, file)),
-        );
-    }
-    for (address, file, about) in &facts.others {
-        let finding = Finding::warning(
-            DEVICES,
-            format!(
-                "the choice kept for {address} is about {about}, and another device is there now: it is left alone"
-            ),
-        );
-        findings.push(finding.seen(file, format!("id = \"{about}\"")).mend(forget(*address, file)));
-    }
+    findings.extend(absent(&facts.absent));
+    findings.extend(others(&facts.others));
     for file in &facts.unmatched {
         findings.push(
             Finding::note(DEVICES, "a rule is about no device that is here now")
@@ -139,10 +123,39 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// `unbind` removes what `bind` has written, and that file bears the device's name; others are for an editor.
-fn forget(address: Address, file: &str) -> String {
+/// So many files are named; of VFs that are not made there may be thousands.
+const NAMED: usize = 4;
+
+fn absent(absent: &[(Address, String)]) -> Option<Finding> {
+    let addresses: Vec<Address> = absent.iter().map(|(address, _)| *address).collect();
+    let (address, file) = absent.first()?;
+    let choices = if absent.len() == 1 { "a choice is" } else { "choices are" };
+    let finding = Finding::warning(DEVICES, format!("{choices} kept for {}, where no device is", some(&addresses)))
+        .seen(file, format!("address = \"{address}\""))
+        .seen(format!("/sys/bus/pci/devices/{address}"), "not there");
+    let forget = |(address, file): &(Address, String)| forget(*address, file, "if it is not to come back");
+    Some(finding.mend_all(absent.iter().take(NAMED).map(forget)))
+}
+
+fn others(others: &[(Address, String, String)]) -> Option<Finding> {
+    let addresses: Vec<Address> = others.iter().map(|(address, ..)| *address).collect();
+    let (_, file, about) = others.first()?;
+    let message = match others {
+        [(address, _, about)] => {
+            format!("the choice kept for {address} is about {about}, and another device is there now")
+        }
+        _ => format!("the choices kept for {} are about other devices than are there now", some(&addresses)),
+    };
+    let finding = Finding::warning(DEVICES, format!("{message}: left alone")).seen(file, format!("id = \"{about}\""));
+    let forget =
+        |(address, file, _): &(Address, String, String)| forget(*address, file, "then 'vfioctl bind' for the new one");
+    Some(finding.mend_all(others.iter().take(NAMED).map(forget)))
+}
+
+/// The file that `bind` writes bears the device's name; others are for an editor.
+fn forget(address: Address, file: &str, when: &str) -> String {
     match file == format!("/etc/vfioctl.d/{address}.toml") {
-        true => format!("rm {file}   (if the device is not to come back)"),
+        true => format!("rm {file}   ({when})"),
         false => format!("edit {file}"),
     }
 }

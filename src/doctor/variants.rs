@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Scene;
-use super::finding::{Finding, count, some};
+use super::finding::{Finding, Severity, count, some};
 use crate::address::Address;
 use crate::catalog::{Catalog, Driver, Function};
 use crate::kernel_name::ModuleName;
@@ -26,7 +26,7 @@ struct Lacking {
 #[derive(Debug)]
 pub struct Facts {
     release: String,
-    there: Vec<&'static str>,
+    there: Vec<String>,
     /// Of which variants it is not known.
     is_unknown: bool,
     summary: Option<String>,
@@ -51,10 +51,17 @@ pub fn gather(scene: &Scene<'_>) -> Facts {
     let state =
         |driver: &Driver| scene.chooser.state(&driver.module.parse::<ModuleName>().expect("a name of the catalogue"));
     let variants = || Catalog::bundled().drivers().iter().filter(|driver| !driver.catch_all);
-    let there: Vec<&str> = variants()
-        .filter(|driver| !matches!(state(driver), ModuleState::Missing | ModuleState::Unknown))
-        .map(|driver| driver.driver)
-        .collect();
+    let is_there = |state| !matches!(state, ModuleState::Missing | ModuleState::Unknown);
+    let known = variants().filter(|driver| is_there(state(driver))).map(|driver| driver.driver.to_string());
+    let mut there: Vec<String> = known.collect();
+    // Of those that the tables name besides, the module is what is known.
+    for entry in &scene.chooser.tables.table.entries {
+        let name = entry.module.to_string();
+        let is_new = Catalog::bundled().by_module(&name).is_none() && !there.contains(&name);
+        if is_new && is_there(scene.chooser.state(&entry.module)) {
+            there.push(name);
+        }
+    }
     let is_unknown = variants().any(|driver| state(driver) == ModuleState::Unknown);
     let mut wanted: BTreeMap<&str, (&'static Driver, Vec<Address>)> = BTreeMap::new();
     for device in scene.devices {
@@ -113,6 +120,9 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             driver.summary.trim_end_matches('.')
         );
         let finding = Finding::warning(MISSING, message).seen(format!("module {}", driver.module), why);
+        // One that is no part of the kernel is for who wants to try it.
+        let severity = if driver.kconfig.is_some() { finding.severity } else { Severity::Note };
+        let finding = Finding { severity, ..finding };
         findings.push(match driver.kconfig {
             Some(option) => {
                 finding.mend(format!("boot a kernel from {} on that was built with {option}", driver.first_kernel))
@@ -127,7 +137,6 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Severity;
     use super::*;
 
     fn device(modalias: &str, is_vf: bool) -> Device {
@@ -167,7 +176,7 @@ mod tests {
         assert_eq!(findings[1].severity, Severity::Warning);
         assert!(findings[1].message.contains("0000:3b:00.1"));
         assert!(findings[1].mend[0].contains("CONFIG_QAT_VFIO_PCI"));
-        let facts = Facts { there: vec!["mlx5_vfio_pci"], summary: None, lacking: Vec::new(), ..facts };
+        let facts = Facts { there: vec!["mlx5_vfio_pci".to_string()], summary: None, lacking: Vec::new(), ..facts };
         assert_eq!(judge(&facts)[0].severity, Severity::Pass);
     }
 }

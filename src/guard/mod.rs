@@ -27,7 +27,7 @@ pub use display::is_boot_framebuffer;
 pub use finding::{Finding, Use, Uses};
 pub use network::interfaces_in_use;
 pub use patient::read as read_patiently;
-pub use vfio::{DEVICE, NODES, Holder, holders, holding, users};
+pub use vfio::{DEVICE, Holder, NODES, holders, holding, users};
 
 use crate::address::Address;
 use crate::host::Host;

@@ -148,15 +148,7 @@ pub const DEVICES: &[(&str, &[(&str, Keep)])] = &[
     ("bsg", &[("uevent", Reduced(reduce::node_name))]),
     ("scsi_generic", &[("uevent", Reduced(reduce::node_name))]),
     ("nvme-generic", &[("uevent", Reduced(reduce::node_name))]),
-    (
-        "nvme",
-        &[
-            ("uevent", Reduced(reduce::node_name)),
-            ("state", Whole),
-            ("transport", Whole),
-            ("address", Patiently),
-        ],
-    ),
+    ("nvme", &[("uevent", Reduced(reduce::node_name)), ("state", Whole), ("transport", Whole), ("address", Patiently)]),
     ("nvme-subsystem", &[("nvme*", Link)]),
     ("iscsi_connection", &[("persistent_address", Masked)]),
     ("drm", &[("status", Whole), ("enabled", Whole)]),
@@ -166,17 +158,9 @@ pub const DEVICES: &[(&str, &[(&str, Keep)])] = &[
 ];
 
 /// What is read in the directory of any device.
-pub const ANY_DEVICE: &[(&str, Keep)] = &[
-    ("subsystem", Link),
-    ("dev", Whole),
-    ("net", Directory),
-    ("net/*", Directory),
-    ("net/*/flags", Whole),
-];
+pub const ANY_DEVICE: &[(&str, Keep)] =
+    &[("subsystem", Link), ("dev", Whole), ("net", Directory), ("net/*", Directory), ("net/*/flags", Whole)];
 
 /// What is read of a loaded module.
-pub const MODULE: &[(&str, Keep)] = &[
-    ("initstate", Whole),
-    ("drivers/pci:*", Link),
-    ("parameters/enable_unsafe_noiommu_mode", Whole),
-];
+pub const MODULE: &[(&str, Keep)] =
+    &[("initstate", Whole), ("drivers/pci:*", Link), ("parameters/enable_unsafe_noiommu_mode", Whole)];

@@ -57,7 +57,8 @@ pub struct Mask {
 }
 
 /// Directories whose entries are named by users.
-const NAMED_BY_USERS: &str = "/(?:home|media|mnt|srv|disk/by-id|disk/by-label|disk/by-partlabel|disk/by-uuid|disk/by-partuuid)/";
+const NAMED_BY_USERS: &str =
+    "/(?:home|media|mnt|srv|disk/by-id|disk/by-label|disk/by-partlabel|disk/by-uuid|disk/by-partuuid)/";
 
 impl Mask {
     /// Masks the host's name, too, if it has one that says something.
@@ -65,8 +66,7 @@ impl Mask {
         let host = Some(host.trim()).filter(|name| name.len() > 2 && !["localhost", "(none)", "host"].contains(name));
         // The name before the first dot stands alone as often.
         let short = host.map(|name| name.split('.').next().unwrap_or(name)).filter(|name| name.len() > 2);
-        let host_pattern =
-            short.map(|name| format!(r"| {}(?:\.[\w.-]+\b)?", regex::escape(name))).unwrap_or_default();
+        let host_pattern = short.map(|name| format!(r"| {}(?:\.[\w.-]+\b)?", regex::escape(name))).unwrap_or_default();
         let pattern = format!(
             r"(?x-u)
             (?P<place>{NAMED_BY_USERS})(?P<names>(?u:[^\x20\t\r\n:,;'\x22()]+))
@@ -141,7 +141,9 @@ impl Mask {
             return format!("{}{tail}", self.ip(address.into()));
         }
         match self.mac(&trimmed.replace(':', "")) {
-            Some(mac) if trimmed.len() == 17 && trimmed.split(':').all(|byte| byte.len() == 2) => format!("{mac}{tail}"),
+            Some(mac) if trimmed.len() == 17 && trimmed.split(':').all(|byte| byte.len() == 2) => {
+                format!("{mac}{tail}")
+            }
             _ => text.to_string(),
         }
     }
@@ -232,7 +234,8 @@ impl Prefixes {
         for at in 0..prefix {
             let bit = address >> (127 - at) & 1 == 1;
             let before = if at == 0 { 0 } else { address >> (128 - at) };
-            let masked_bit = at < self.kept && bit || at >= self.kept && *self.first.entry((at, before)).or_insert(bit) != bit;
+            let masked_bit =
+                at < self.kept && bit || at >= self.kept && *self.first.entry((at, before)).or_insert(bit) != bit;
             masked |= u128::from(masked_bit) << (127 - at);
         }
         masked

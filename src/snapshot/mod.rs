@@ -23,7 +23,7 @@ use crate::address::Address;
 use crate::catalog::{Catalog, PfSign};
 use crate::guard;
 use crate::host::Host;
-use crate::sysfs::{Overrides, Node, ReadError};
+use crate::sysfs::{Node, Overrides, ReadError};
 
 use contents::{CLASSES, Keep, MODULE, PLACES};
 use reader::Reader;

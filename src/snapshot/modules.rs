@@ -110,7 +110,8 @@ impl<'a> Devices<'a> {
     /// Is an alias about one of them?
     fn match_alias(&self, alias: &str) -> bool {
         let beginning = alias.get(..13).unwrap_or_default();
-        let may_match = self.beginnings.contains(beginning) || alias.starts_with("pci:v*") || alias.contains(['[', '?']);
+        let may_match =
+            self.beginnings.contains(beginning) || alias.starts_with("pci:v*") || alias.contains(['[', '?']);
         may_match && Pattern::new(alias).is_ok_and(|pattern| self.modaliases.iter().any(|one| pattern.matches(one)))
     }
 }
@@ -127,10 +128,11 @@ fn aliases_of(bytes: &[u8], devices: &Devices<'_>, modules: &mut BTreeSet<String
     let is_odd = table.read_modules_alias(Cursor::new(bytes)).is_err() || !table.oddities.is_empty();
     let is_kept = |line: &[u8]| {
         let Some(alias) = line.strip_prefix(b"alias ") else { return false };
-        is_vfio(alias) || alias.starts_with(b"pci:") && {
-            let text = String::from_utf8_lossy(alias);
-            text.rsplit_once(' ').is_some_and(|(pattern, _)| devices.match_alias(pattern))
-        }
+        is_vfio(alias)
+            || alias.starts_with(b"pci:") && {
+                let text = String::from_utf8_lossy(alias);
+                text.rsplit_once(' ').is_some_and(|(pattern, _)| devices.match_alias(pattern))
+            }
     };
     let mut kept = Vec::new();
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {

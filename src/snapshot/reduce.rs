@@ -6,7 +6,18 @@ use crate::guard::{TELLING_PARTITIONS, is_boot_framebuffer};
 
 /// Words of the kernel's command line that have to do with any of these are kept.
 const WORDS: [&str; 12] = [
-    "blacklist", "iommu", "vfio", "pci", "kvm", "video=", "fb", "console=", "initcall", "modules", "driver", "lockdown",
+    "blacklist",
+    "iommu",
+    "vfio",
+    "pci",
+    "kvm",
+    "video=",
+    "fb",
+    "console=",
+    "initcall",
+    "modules",
+    "driver",
+    "lockdown",
 ];
 
 /// `/proc/cmdline`: what concerns devices and drivers. Other words may be addresses, or passwords.

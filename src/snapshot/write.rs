@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use tar::{Builder, EntryType, Header};
 
 use super::tree::{Entry, Tree};
@@ -68,7 +68,8 @@ pub fn write(tree: &Tree, path: &Path) -> Result<u64, WriteError> {
             file.metadata().map(|data| data.len()).map_err(failed)
         }
         Form::Directory => {
-            let directory = builder.permissions(fs::Permissions::from_mode(0o700)).tempdir_in(parent).map_err(failed)?;
+            let directory =
+                builder.permissions(fs::Permissions::from_mode(0o700)).tempdir_in(parent).map_err(failed)?;
             write_directory(tree, directory.path()).map_err(failed)?;
             renameat_with(CWD, directory.path(), CWD, path, RenameFlags::NOREPLACE)
                 .map_err(|errno| failed(errno.into()))?;
