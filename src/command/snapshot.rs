@@ -36,8 +36,8 @@ pub fn run(context: &Context, options: &cli::Snapshot) -> Result<u8> {
     };
     let view = SnapshotView {
         path: path.clone(),
-        is_archive: Form::of(path) == Form::Archive,
-        is_written: !context.is_dry_run,
+        format: Form::of(path),
+        written: !context.is_dry_run,
         devices: snapshot.devices,
         files: snapshot.tree.files(),
         bytes,

@@ -27,6 +27,12 @@ pub fn is_up(interface: &Node) -> Result<bool, ReadError> {
     Ok(flags.is_some_and(|flags| flags & UP != 0))
 }
 
+/// Is it up, and is the other end there? Some drivers do not tell.
+pub fn has_carrier(interface: &Node) -> Result<bool, ReadError> {
+    let state = interface.read_if_there("operstate")?;
+    Ok(is_up(interface)? && matches!(state.as_deref(), Some("up" | "unknown")))
+}
+
 /// All that is known of them before one is asked about.
 #[derive(Debug)]
 pub struct Interfaces<'a> {
@@ -59,10 +65,9 @@ impl<'a> Interfaces<'a> {
         is_up(&self.node(name))
     }
 
-    /// Is it up, and is the other end there? Some drivers do not tell.
+    /// Has one a carrier?
     pub fn has_carrier(&self, name: &str) -> Result<bool, ReadError> {
-        let state = self.node(name).read_if_there("operstate")?;
-        Ok(self.is_up(name)? && matches!(state.as_deref(), Some("up" | "unknown")))
+        has_carrier(&self.node(name))
     }
 
     /// Is it made of software alone?

@@ -25,6 +25,7 @@ pub use below::{Below, below, under};
 pub use disk::TELLING_PARTITIONS;
 pub use display::is_boot_framebuffer;
 pub use finding::{Finding, Use, Uses};
+pub use interfaces::has_carrier;
 pub use network::interfaces_in_use;
 pub use patient::read as read_patiently;
 pub use vfio::{DEVICE, Holder, NODES, holders, holding, users};

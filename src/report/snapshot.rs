@@ -9,17 +9,17 @@ use serde::Serialize;
 
 use super::Output;
 use crate::printable::printable;
-use crate::snapshot::Kind;
+use crate::snapshot::{Form, Kind};
 
 /// A snapshot.
 #[derive(Serialize, Debug)]
 pub struct SnapshotView {
     /// Where it is.
     pub path: PathBuf,
-    /// One file, not a directory?
-    pub is_archive: bool,
+    /// One file, or a directory.
+    pub format: Form,
     /// Was it written? Not with --dry-run.
-    pub is_written: bool,
+    pub written: bool,
     /// How many PCI devices are in it.
     pub devices: usize,
     /// How many files and links.
@@ -59,7 +59,7 @@ pub fn snapshot(output: Output, view: &SnapshotView) -> io::Result<()> {
     let path = printable(&view.path.to_string_lossy());
     let devices = if view.devices == 1 { "1 device".to_string() } else { format!("{} devices", view.devices) };
     output.print(&format!("{path}: {devices}, {} files, {} bytes\nmasked: {masked}\n", view.files, view.bytes))?;
-    if view.is_written {
+    if view.written {
         output.note("look through it before you send it: names that you gave to things may be in it");
     }
     Ok(())

@@ -11,10 +11,12 @@ pub enum Keep {
     Whole,
     /// All of a file, masked.
     Masked,
-    /// Of a file what a function leaves of it, masked; nothing left: no file.
+    /// Of a file what a function leaves of it, masked.
     Reduced(fn(&str) -> String),
     /// The same of an attribute that waits for a lock of the kernel's.
     Patiently,
+    /// All of a file that udev, systemd or modprobe reads, masked; empty where it is there to hide another.
+    Setting,
     /// That there is a file, or a node, or a socket.
     Presence,
     /// That there is a directory.
@@ -25,7 +27,7 @@ pub enum Keep {
     Way,
 }
 
-use Keep::{Directory, Link, Masked, Patiently, Presence, Reduced, Way, Whole};
+use Keep::{Directory, Link, Masked, Patiently, Presence, Reduced, Setting, Way, Whole};
 
 /// Paths below the root directory; `*` stands for any part of a name. Module tables, policy, processes and what they have
 /// mounted are apart: `modules.rs`, `settings.rs`, `processes.rs`.
@@ -34,6 +36,8 @@ pub const PLACES: &[(&str, Keep)] = &[
     ("proc/sys/kernel/modules_disabled", Whole),
     ("sys/kernel/security/lockdown", Whole),
     ("proc/cmdline", Reduced(reduce::command_line)),
+    ("proc/cpuinfo", Reduced(reduce::processors)),
+    ("proc/interrupts", Reduced(reduce::interrupts)),
     ("proc/iomem", Reduced(reduce::memory_map)),
     ("proc/driver/nvidia/gpus/*/information", Reduced(reduce::nvidia)),
     ("proc/swaps", Masked),
@@ -41,6 +45,16 @@ pub const PLACES: &[(&str, Keep)] = &[
     ("sys/bus/pci/devices", Directory),
     ("sys/bus/pci/drivers/*", Directory),
     ("sys/bus/pci/drivers/*/module", Link),
+    ("sys/firmware/acpi/tables", Directory),
+    ("sys/firmware/acpi/tables/DMAR", Presence),
+    ("sys/firmware/acpi/tables/IORT", Presence),
+    ("sys/firmware/acpi/tables/IVRS", Presence),
+    ("sys/firmware/acpi/tables/VIOT", Presence),
+    ("sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f", Whole),
+    ("sys/hypervisor/type", Whole),
+    ("sys/module/*/initstate", Whole),
+    ("sys/kernel/iommu_groups/*", Directory),
+    ("sys/kernel/iommu_groups/*/name", Whole),
     ("sys/kernel/iommu_groups/*/type", Whole),
     ("sys/kernel/iommu_groups/*/reserved_regions", Whole),
     ("sys/kernel/iommu_groups/*/devices/*", Link),
@@ -62,6 +76,27 @@ pub const PLACES: &[(&str, Keep)] = &[
     ("run/nvidia/validations", Directory),
     ("etc/libvirt/hooks/qemu", Reduced(reduce::hook)),
     ("etc/libvirt/hooks/qemu.d/*", Reduced(reduce::hook)),
+    ("usr/share/vfioctl/libvirt-hook", Presence),
+    ("usr/local/share/vfioctl/libvirt-hook", Presence),
+    ("run/vfioctl/given-away/*", Presence),
+    ("run/udev/control", Presence),
+    ("run/systemd/system", Directory),
+    ("run/ostree-booted", Presence),
+    ("etc/NIXOS", Presence),
+    ("etc/default/grub", Reduced(reduce::grub)),
+    ("etc/kernel/cmdline", Presence),
+    ("etc/kernel/proxmox-boot-uuids", Presence),
+    ("etc/mkinitcpio.conf", Reduced(reduce::hooks_of_mkinitcpio)),
+    ("etc/modules", Masked),
+    ("boot", Directory),
+    ("boot/grub/grub.cfg", Presence),
+    ("boot/grub2/grub.cfg", Presence),
+    ("usr/lib/dracut/modules.d/50vfioctl", Directory),
+    ("usr/lib/dracut/modules.d/50vfioctl/*", Presence),
+    ("usr/share/initramfs-tools/hooks/vfioctl", Presence),
+    ("etc/initramfs-tools/hooks/vfioctl", Presence),
+    ("usr/lib/initcpio/install/vfioctl", Presence),
+    ("etc/initcpio/install/vfioctl", Presence),
     ("usr/local/lib64/libvirt.so.0", Link),
     ("usr/local/lib64/*-linux-*/libvirt.so.0", Link),
     ("usr/local/lib/libvirt.so.0", Link),
@@ -74,11 +109,37 @@ pub const PLACES: &[(&str, Keep)] = &[
     ("run/current-system/sw/lib/*-linux-*/libvirt.so.0", Link),
 ];
 
+/// Programs of which it is looked for whether they are there, in any of these directories.
+pub const PROGRAMS: [&str; 10] = [
+    "grub-mkconfig",
+    "grub2-mkconfig",
+    "grubby",
+    "kernel-install",
+    "kernelstub",
+    "proxmox-boot-tool",
+    "rpm-ostree",
+    "systemctl",
+    "update-grub",
+    "vfioctl",
+];
+/// Where they are looked for.
+pub const PROGRAM_DIRECTORIES: [&str; 6] = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
+
+/// What is installed to be read by udev.
+pub const RULES: [(&str, Keep); 2] = [("05-vfioctl.rules", Setting), ("05-driverctl.rules", Presence)];
+/// What is installed to be read by systemd.
+pub const UNITS: [(&str, Keep); 3] = [
+    ("vfioctl-claim.service", Setting),
+    ("vfioctl@.service", Setting),
+    ("sysinit.target.wants/vfioctl-claim.service", Link),
+];
+
 /// Classes whose devices are looked at wherever they hang, and whether what is below them is.
 pub const CLASSES: &[(&str, bool)] = &[
     ("block", false),
     ("graphics", false),
     ("input", false),
+    ("iommu", false),
     ("iscsi_connection", true),
     ("net", false),
     ("nvme", true),
@@ -149,6 +210,7 @@ pub const DEVICES: &[(&str, &[(&str, Keep)])] = &[
     ("scsi_generic", &[("uevent", Reduced(reduce::node_name))]),
     ("nvme-generic", &[("uevent", Reduced(reduce::node_name))]),
     ("nvme", &[("uevent", Reduced(reduce::node_name)), ("state", Whole), ("transport", Whole), ("address", Patiently)]),
+    ("iommu", &[("intel-iommu/ecap", Whole)]),
     ("nvme-subsystem", &[("nvme*", Link)]),
     ("iscsi_connection", &[("persistent_address", Masked)]),
     ("drm", &[("status", Whole), ("enabled", Whole)]),
@@ -162,5 +224,9 @@ pub const ANY_DEVICE: &[(&str, Keep)] =
     &[("subsystem", Link), ("dev", Whole), ("net", Directory), ("net/*", Directory), ("net/*/flags", Whole)];
 
 /// What is read of a loaded module.
-pub const MODULE: &[(&str, Keep)] =
-    &[("initstate", Whole), ("drivers/pci:*", Link), ("parameters/enable_unsafe_noiommu_mode", Whole)];
+pub const MODULE: &[(&str, Keep)] = &[
+    ("initstate", Whole),
+    ("drivers/pci:*", Link),
+    ("parameters/allow_unsafe_interrupts", Whole),
+    ("parameters/enable_unsafe_noiommu_mode", Whole),
+];

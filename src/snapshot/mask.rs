@@ -119,9 +119,10 @@ impl Mask {
             };
         }
         if let Some(serial) = named("serial") {
-            // The alias of a device is no serial number.
+            // Neither is the alias of a device, nor where its registers are.
             let is_alias = text[..whole.start()].ends_with(':') || !serial.bytes().any(|b| b.is_ascii_digit());
-            return if is_alias { serial.to_string() } else { self.serial(serial) };
+            let is_place = serial.trim_start_matches("0x").starts_with("0000");
+            return if is_alias || is_place { serial.to_string() } else { self.serial(serial) };
         }
         let is_part = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
         if is_part(text[..whole.start()].chars().next_back()) || is_part(text[whole.end()..].chars().next()) {
@@ -261,6 +262,7 @@ mod tests {
             ("/home/anna/disk images/x", Some("/home/name1/name2 images/x")),
             ("/home/anna,/srv/acme:/x", Some("/home/name1,/srv/name3:/x")),
             ("mpath-3600508b400105e210000900000490000", Some("mpath-000000000000000000000000000000001")),
+            ("smmu3.0x0000000011000000", None),
             ("naa.5000c500a1b2c3d4 0x5000c500a1b2c3d4", Some("naa.0000000000000002 0x0000000000000002")),
             ("fedora_orion-root orion orion.example.org orionis", Some("fedora_host-root host host orionis")),
         ] {

@@ -21,11 +21,14 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::catalog::{Catalog, PfSign};
+use crate::file;
 use crate::guard;
 use crate::host::Host;
+use crate::matcher::Modalias;
+use crate::policy::{Choice, Policy, driverctl};
 use crate::sysfs::{Node, Overrides, ReadError};
 
-use contents::{CLASSES, Keep, MODULE, PLACES};
+use contents::{CLASSES, Keep, MODULE, PLACES, PROGRAM_DIRECTORIES, PROGRAMS, RULES, UNITS};
 use reader::Reader;
 use tree::Entry;
 
@@ -53,6 +56,7 @@ pub fn take(host: &Host, patience: Duration) -> io::Result<Snapshot> {
     for (pattern, keep) in PLACES {
         reader.keep_place(pattern, *keep);
     }
+    installed(&mut reader);
     let addresses = devices(&mut reader);
     classes(&mut reader);
     keep_overrides(&mut reader, &addresses, patience);
@@ -77,6 +81,32 @@ pub fn take(host: &Host, patience: Duration) -> io::Result<Snapshot> {
     let masked = reader.mask.counts();
     let Reader { tree, unread, remarks, .. } = reader;
     Ok(Snapshot { tree, devices: addresses.len(), masked, unread, remarks })
+}
+
+/// Programs, and files for udev, systemd and libvirt that call ours, wherever it is.
+fn installed(reader: &mut Reader<'_>) {
+    for directory in PROGRAM_DIRECTORIES {
+        for program in PROGRAMS {
+            reader.keep_place(&format!("{directory}/{program}"), Keep::Presence);
+        }
+    }
+    let of_udev = reader.host.udev_rule_directories().map(|directory| (directory, RULES.as_slice()));
+    let of_systemd = reader.host.unit_directories().map(|directory| (directory, UNITS.as_slice()));
+    let [hook, hooks] = reader.host.libvirt_hooks();
+    let names = reader.names_in(&hooks);
+    let mut callers: Vec<PathBuf> = names.iter().map(|name| hooks.join(name)).chain([hook]).collect();
+    for (directory, files) in of_udev.into_iter().chain(of_systemd) {
+        for (name, keep) in files {
+            reader.keep(&directory.join(name), *keep);
+            callers.push(directory.join(name));
+        }
+    }
+    for text in callers.iter().filter_map(|path| file::read_to_string(path, file::SETTINGS).ok()) {
+        let words = text.split(|c: char| c.is_whitespace() || ['"', '='].contains(&c));
+        for program in words.filter(|word| word.starts_with('/') && word.ends_with("/vfioctl")) {
+            reader.keep(&reader.host.named(Path::new(program)), Keep::Presence);
+        }
+    }
 }
 
 /// Every PCI device, and what its drivers have made of it.
@@ -156,18 +186,40 @@ fn keep_overrides(reader: &mut Reader<'_>, addresses: &[Address], patience: Dura
     }
 }
 
-/// What the tables are asked about: the devices' modaliases, and the modules of drivers.
+/// What the tables are asked about: the modaliases of devices, and of VFs that could be made, and the modules of drivers.
 fn asked_of_tables(reader: &mut Reader<'_>, addresses: &[Address]) -> (BTreeSet<String>, BTreeSet<String>) {
     let mut modaliases = BTreeSet::new();
     for &address in addresses {
-        modaliases.extend(Node::new(reader.host.device(address)).read_if_there("modalias").ok().flatten());
+        let node = Node::new(reader.host.device(address));
+        let read = |name: &str| node.read_if_there(name).ok().flatten();
+        let Some(modalias) = read("modalias") else { continue };
+        let vf = read("sriov_vf_device").zip(modalias.parse::<Modalias>().ok());
+        let vf = vf.and_then(|(device, modalias)| modalias.with_device(&format!("{device:0>4}")).ok());
+        modaliases.extend(vf.map(|vf| vf.as_str().to_string()));
+        modaliases.insert(modalias);
     }
-    let mut modules: BTreeSet<String> = ["vfio".to_string()].into();
-    modules.extend(Catalog::bundled().drivers().iter().map(|driver| driver.module.to_string()));
+    let needed = ["vfio", "vfio_pci_core", "vfio_iommu_type1", "iommufd"];
+    let mut modules: BTreeSet<String> = needed.map(str::to_string).into();
+    for driver in Catalog::bundled().drivers() {
+        modules.insert(driver.module.to_string());
+        modules.extend(driver.pf_modules.iter().map(|module| module.to_string()));
+    }
     for driver in reader.names_in(&reader.host.drivers()) {
         let node = Node::new(reader.host.drivers().join(driver));
         modules.extend(node.link_name("module").ok().flatten());
     }
+    // Those that choices name.
+    let (policy, _) = Policy::read(reader.host);
+    let named = policy.rules.iter().filter_map(|rule| match &rule.driver {
+        Choice::Named(name) => Some(name.to_string()),
+        Choice::Auto | Choice::None => None,
+    });
+    let overrides = driverctl::read(reader.host).map(|(overrides, _)| overrides).unwrap_or_default();
+    let named = named.chain(overrides.iter().map(|found| found.driver.to_string()));
+    modules.extend(named.map(|name| match Catalog::bundled().by_any_name(&name) {
+        Some(known) => known.module.to_string(),
+        None => name.replace('-', "_"),
+    }));
     (modaliases, modules)
 }
 

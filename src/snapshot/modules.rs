@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::io::Cursor;
 use std::path::Path;
 
+use super::contents::Keep;
 use super::reader::Reader;
 use super::reduce::lines_with;
 use super::tree::Entry;
@@ -16,14 +17,19 @@ use crate::matcher::{Pattern, Table};
 const ARCHITECTURES: [(&str, &str); 3] =
     [("x86_64", "CONFIG_X86_64"), ("aarch64", "CONFIG_ARM64"), ("s390x", "CONFIG_S390")];
 
-/// Keeps the tables of a kernel release; `modaliases` are those of the devices, `modules` those of their drivers.
+/// Keeps the tables of a kernel release: what is about one of the `modaliases`, and all that the `modules` list, whose drivers are
+/// asked for by name.
 pub fn keep(reader: &mut Reader<'_>, release: &str, modaliases: &BTreeSet<String>, mut modules: BTreeSet<String>) {
     let directory = reader.host.modules(release);
-    if let Some(place) = reader.place(&directory).filter(|_| directory.is_dir()) {
-        reader.add(place, Entry::Directory);
+    reader.keep(&directory, Keep::Directory);
+    let package = reader.host.kernel_package(release);
+    reader.keep(&package, Keep::Whole);
+    let name = package.exists().then(|| reader.read_text(&package)).flatten();
+    let images = reader.host.initramfs_images(release, name.as_deref().map(str::trim));
+    for image in images.iter().chain(&reader.host.kernel_images(release)) {
+        reader.keep(image, Keep::Presence);
     }
-    modules.extend(Catalog::bundled().drivers().iter().map(|driver| driver.module.to_string()));
-    let devices = Devices::new(modaliases);
+    let devices = Devices::new(modaliases, modules.clone());
 
     let aliases = reader.read(&directory.join("modules.alias"));
     let aliases = aliases.map(|bytes| aliases_of(&bytes, &devices, &mut modules));
@@ -37,6 +43,7 @@ pub fn keep(reader: &mut Reader<'_>, release: &str, modaliases: &BTreeSet<String
             let needed: Vec<String> = needed.filter_map(module_of).collect();
             modules.extend(needed);
         }
+        modules.extend(lines.iter().filter_map(|line| module_of(line)).filter(|name| name.starts_with("vfio")));
         let kept: Vec<&str> = lines.into_iter().filter(|line| is_of(line, &modules)).collect();
         for file in kept.iter().filter_map(|line| line.split(':').next()) {
             let path = directory.join(file);
@@ -73,7 +80,7 @@ fn keep_configuration(reader: &mut Reader<'_>, release: &str) {
         .collect();
     let is_kept = |line: &str| {
         let name = line.trim_start_matches("# ").split(['=', ' ']).next().unwrap_or_default();
-        options.contains(&name) || ["VFIO", "IOMMU"].iter().any(|word| name.contains(word))
+        options.contains(&name) || ["VFIO", "IOMMU", "SMMU"].iter().any(|word| name.contains(word))
     };
     let mut text = None;
     for path in &paths {
@@ -97,18 +104,26 @@ struct Devices<'a> {
     modaliases: &'a BTreeSet<String>,
     /// How the aliases of these vendors begin, and of all.
     beginnings: BTreeSet<String>,
+    /// Modules whose aliases all count.
+    modules: BTreeSet<String>,
 }
 
 impl<'a> Devices<'a> {
-    fn new(modaliases: &'a BTreeSet<String>) -> Devices<'a> {
+    fn new(modaliases: &'a BTreeSet<String>, modules: BTreeSet<String>) -> Devices<'a> {
         let length = "pci:v000015B3".len();
         let begin = |text: &String| text.get(..length).map(str::to_string);
         let beginnings = modaliases.iter().filter_map(begin).chain(["pci:v*".to_string()]).collect();
-        Devices { modaliases, beginnings }
+        Devices { modaliases, beginnings, modules }
     }
 
-    /// Is an alias about one of them?
-    fn match_alias(&self, alias: &str) -> bool {
+    /// Is an alias of a module's about one of them?
+    fn match_alias(&self, alias: &str, module: &str) -> bool {
+        if !alias.starts_with("pci:") {
+            return false;
+        }
+        if self.modules.contains(&module.replace('-', "_")) {
+            return true;
+        }
         let beginning = alias.get(..13).unwrap_or_default();
         let may_match =
             self.beginnings.contains(beginning) || alias.starts_with("pci:v*") || alias.contains(['[', '?']);
@@ -128,11 +143,9 @@ fn aliases_of(bytes: &[u8], devices: &Devices<'_>, modules: &mut BTreeSet<String
     let is_odd = table.read_modules_alias(Cursor::new(bytes)).is_err() || !table.oddities.is_empty();
     let is_kept = |line: &[u8]| {
         let Some(alias) = line.strip_prefix(b"alias ") else { return false };
-        is_vfio(alias)
-            || alias.starts_with(b"pci:") && {
-                let text = String::from_utf8_lossy(alias);
-                text.rsplit_once(' ').is_some_and(|(pattern, _)| devices.match_alias(pattern))
-            }
+        let text = String::from_utf8_lossy(alias);
+        let names = || text.rsplit_once(' ').is_some_and(|(pattern, module)| devices.match_alias(pattern, module));
+        is_vfio(alias) || names()
     };
     let mut kept = Vec::new();
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -156,7 +169,7 @@ fn built_in_aliases_of(bytes: &[u8], devices: &Devices<'_>, modules: &mut BTreeS
     for record in bytes.split_inclusive(|byte| *byte == 0) {
         let text = String::from_utf8_lossy(record.strip_suffix(b"\0").unwrap_or(record));
         match text.split_once(".alias=") {
-            Some((module, alias)) if is_vfio(alias.as_bytes()) || devices.match_alias(alias) => {
+            Some((module, alias)) if is_vfio(alias.as_bytes()) || devices.match_alias(alias, module) => {
                 kept.extend_from_slice(record);
                 modules.insert(module.replace('-', "_"));
             }

@@ -5,8 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::mask::Mask;
 
+/// What is left of a table.
+pub type Reduce = fn(&str, &mut Mask) -> String;
+
 /// The tables, and what is left of each.
-pub const TABLES: [(&str, fn(&str, &mut Mask) -> String); 4] =
+pub const TABLES: [(&str, Reduce); 4] =
     [("route", ipv4_routes), ("ipv6_route", ipv6_routes), ("if_inet6", ipv6_addresses), ("packet", packet_sockets)];
 
 fn ipv4_routes(text: &str, mask: &mut Mask) -> String {
@@ -59,5 +62,44 @@ fn ipv6(hex: &str, prefix: u32, mask: &mut Mask) -> Option<String> {
     match mask.network(address.into(), prefix) {
         IpAddr::V6(masked) => Some(format!("{:032x}", masked.to_bits())),
         IpAddr::V4(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A route, an address on it, and nothing of either but what they have in common.
+    #[test]
+    fn addresses_stay_on_their_networks() {
+        let mut mask = Mask::new("");
+        let head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
+        let routes = format!(
+            "{head}eth0\t00000000\t0107A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\neth0\t0007A8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0\n"
+        );
+        let masked = ipv4_routes(&routes, &mut mask);
+        assert_eq!(
+            masked,
+            format!(
+                "{head}eth0\t00000000\t00000000\t0003\t0\t0\t100\t00000000\t0\t0\t0\neth0\t000000C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0\n"
+            )
+        );
+        assert_eq!(mask.text("192.168.7.9 192.168.8.9"), "192.0.0.0 192.0.8.0");
+        assert_eq!(ipv4_routes(&masked, &mut Mask::new("")), masked);
+
+        let addresses = "20010db8000000000000000000c0ffee 04 40 00 80     eth0\n";
+        let masked = ipv6_addresses(addresses, &mut mask);
+        assert_eq!(masked, "20010000000000000000000000000000 04 40 00 80     eth0\n");
+        assert_eq!(ipv6_addresses(&masked, &mut Mask::new("")), masked);
+    }
+
+    #[test]
+    fn what_is_no_line_stays_out() {
+        for (_, reduce) in TABLES {
+            for text in ["", "\n", "nonsense\n", "Iface\neth0\tx\n", "a b c d e f\n", "a b c d e f g h i j\n"] {
+                let reduced = reduce(text, &mut Mask::new(""));
+                assert!(!reduced.contains("nonsense") && reduced.lines().count() <= 1, "{text}: {reduced}");
+            }
+        }
     }
 }

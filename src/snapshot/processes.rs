@@ -131,6 +131,12 @@ fn mount(line: &str) -> Option<String> {
     let (fs_type, source, options) = (fields.next()?, fields.next()?, fields.next().unwrap_or_default());
     let is_read = |option: &&str| OPTIONS.contains(&option.split_once('=').map_or(*option, |(name, _)| name));
     let options: Vec<&str> = std::iter::once("rw").chain(options.split(',').filter(is_read)).collect();
+    let source = match fs_type {
+        "zfs" => source.split('/').next().unwrap_or_default(),
+        _ if source.starts_with("/dev/") => source,
+        // Another host, often, and what it has.
+        _ => "none",
+    };
     let line = format!("{id} {parent} {number} / {point} rw - {fs_type} {source} {}", options.join(","));
     (!WITHOUT_FILES.contains(&fs_type)).then_some(line)
 }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reads what is to be kept into a tree. What is not there is left out, and what cannot be read is named.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::contents::{ANY_DEVICE, DEVICES, Keep};
 use super::mask::Mask;
 use super::reduce;
-use super::tree::{Entry, Tree};
+use super::tree::{Data, Entry, Tree};
+use crate::drop_in;
 use crate::file;
 use crate::guard;
 use crate::host::Host;
@@ -35,6 +38,8 @@ pub struct Reader<'a> {
     done: BTreeSet<PathBuf>,
     /// Parts of paths, as masked.
     names: HashMap<String, String>,
+    /// Directories in /sys, and which these really are.
+    directories: RefCell<HashMap<PathBuf, Option<PathBuf>>>,
 }
 
 impl<'a> Reader<'a> {
@@ -51,6 +56,7 @@ impl<'a> Reader<'a> {
             nodes: BTreeSet::new(),
             done: BTreeSet::new(),
             names: HashMap::new(),
+            directories: RefCell::default(),
         })
     }
 
@@ -70,6 +76,17 @@ impl<'a> Reader<'a> {
     /// Keeps what is at a path of this machine.
     pub fn keep(&mut self, path: &Path, keep: Keep) {
         let Some(place) = self.place(path) else { return };
+        self.keep_at(path, place.clone(), keep);
+        // The kernel's own files are as old as the last look at them.
+        let is_kernels = ["sys", "proc", "dev"].iter().any(|directory| place.starts_with(directory));
+        let data = path.symlink_metadata().ok().filter(|_| !is_kernels);
+        if let Some((data, modified)) = data.and_then(|data| Some((data.clone(), data.modified().ok()?))) {
+            let place = self.masked(&place);
+            self.tree.describe(place, Data { modified, is_executable: data.permissions().mode() & 0o111 != 0 });
+        }
+    }
+
+    fn keep_at(&mut self, path: &Path, place: PathBuf, keep: Keep) {
         match keep {
             Keep::Whole => {
                 if let Some(bytes) = self.read(path) {
@@ -82,9 +99,8 @@ impl<'a> Reader<'a> {
                 }
             }
             Keep::Reduced(reduce) => {
-                let text = self.read_text(path).map(|text| reduce(&text));
-                if let Some(text) = text.filter(|text| !text.is_empty()) {
-                    self.add_masked(place, &text);
+                if let Some(text) = self.read_text(path) {
+                    self.add_masked(place, &reduce(&text));
                 }
             }
             Keep::Patiently => {
@@ -96,6 +112,13 @@ impl<'a> Reader<'a> {
                     Ok(Some(text)) => self.add_masked(place, &format!("{text}\n")),
                     Ok(None) => {}
                     Err(ReadError { path, source }) => self.cannot(&path, source),
+                }
+            }
+            Keep::Setting => {
+                if drop_in::is_mask(path) {
+                    self.add(place, Entry::File(Vec::new()));
+                } else {
+                    self.keep_at(path, place, Keep::Masked);
                 }
             }
             Keep::Presence => {
@@ -130,13 +153,18 @@ impl<'a> Reader<'a> {
         let Ok(real) = fs::canonicalize(directory) else { return };
         let Some(place) = self.place(&real).filter(|_| self.done.insert(real.clone())) else { return };
         self.add(place, Entry::Directory);
-        let own = DEVICES.iter().filter(|(known, _)| *known == kind).flat_map(|(_, own)| *own);
+        let own: &[_] = DEVICES.iter().find(|(known, _)| *known == kind).map_or(&[], |(_, own)| own);
+        let node = Node::new(real.clone());
+        // What an interface has carried its driver counts, and is asked only where it may be awake (`guard/network.rs`).
+        let may_count = guard::has_carrier(&node).unwrap_or(false);
         for (pattern, keep) in ANY_DEVICE.iter().chain(own) {
-            self.keep_below(&real, pattern, *keep);
+            if may_count || !pattern.starts_with("statistics/") {
+                self.keep_below(&real, pattern, *keep);
+            }
         }
-        let node = Node::new(real);
         let Ok(Some(number)) = node.read_if_there("dev") else { return };
-        if let Ok(Some(text)) = node.read_if_there("uevent") {
+        if own.iter().any(|(name, _)| *name == "uevent") {
+            let text = node.read_if_there("uevent").ok().flatten().unwrap_or_default();
             let names = text.lines().filter_map(|line| line.strip_prefix("DEVNAME="));
             self.nodes.extend(names.map(|name| Path::new("/dev").join(name)));
         }
@@ -164,8 +192,15 @@ impl<'a> Reader<'a> {
         if !asked.starts_with("sys") {
             return Some(asked.to_path_buf());
         }
-        let parent = fs::canonicalize(path.parent()?).ok()?;
-        Some(parent.strip_prefix(&self.root).ok()?.join(path.file_name()?))
+        // The way to a device leads over a link, and through every bridge.
+        let parent = path.parent()?;
+        let mut known = self.directories.borrow_mut();
+        if !known.contains_key(parent) {
+            let real = fs::canonicalize(parent).ok();
+            let real = real.and_then(|real| real.strip_prefix(&self.root).ok().map(Path::to_path_buf));
+            known.insert(parent.to_path_buf(), real);
+        }
+        Some(known[parent].as_ref()?.join(path.file_name()?))
     }
 
     /// Adds an entry at a place, its names masked.
@@ -265,4 +300,27 @@ fn is_like(name: &str, pattern: &str) -> bool {
         }
     }
     rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (name, pattern, expected) in [
+            ("virtfn7", "virtfn*", true),
+            ("virtual", "virtfn*", false),
+            ("x86_64-linux-gnu", "*-linux-*", true),
+            ("linux", "*-linux-*", false),
+            ("anything", "*", true),
+            ("dev-sda/state", "dev-*", true),
+            ("modalias", "modalias", true),
+            ("modalias2", "modalias", false),
+            ("aa", "a*a", true),
+            ("a", "a*a", false),
+        ] {
+            assert_eq!(is_like(name, pattern), expected, "{name} {pattern}");
+        }
+    }
 }

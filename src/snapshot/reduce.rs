@@ -5,7 +5,7 @@
 use crate::guard::{TELLING_PARTITIONS, is_boot_framebuffer};
 
 /// Words of the kernel's command line that have to do with any of these are kept.
-const WORDS: [&str; 12] = [
+const WORDS: [&str; 13] = [
     "blacklist",
     "iommu",
     "vfio",
@@ -15,6 +15,7 @@ const WORDS: [&str; 12] = [
     "fb",
     "console=",
     "initcall",
+    "intremap",
     "modules",
     "driver",
     "lockdown",
@@ -22,10 +23,50 @@ const WORDS: [&str; 12] = [
 
 /// `/proc/cmdline`: what concerns devices and drivers. Other words may be addresses, or passwords.
 pub fn command_line(text: &str) -> String {
-    let words = text.split_whitespace().filter(|word| WORDS.iter().any(|known| word.contains(known)));
-    let mut kept = words.collect::<Vec<_>>().join(" ");
-    kept.push('\n');
-    kept
+    format!("{}\n", words(text))
+}
+
+/// What follows `--` is for init, and stays behind it.
+fn words(text: &str) -> String {
+    let is_kept = |word: &&str| *word == "--" || WORDS.iter().any(|known| word.contains(known));
+    text.split_whitespace().filter(is_kept).collect::<Vec<_>>().join(" ")
+}
+
+/// `/etc/default/grub`: of the command lines in it the same.
+pub fn grub(text: &str) -> String {
+    let lines = text.lines().filter(|line| line.starts_with("GRUB_CMDLINE_LINUX")).filter_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        let quote = value.chars().next().filter(|c| ['"', '\''].contains(c)).map(String::from).unwrap_or_default();
+        Some(format!("{name}={quote}{}{quote}\n", words(value.trim_matches(['"', '\'', ' ']))))
+    });
+    lines.collect::<Vec<_>>().concat()
+}
+
+/// `/etc/mkinitcpio.conf`: the hooks it names.
+pub fn hooks_of_mkinitcpio(text: &str) -> String {
+    lines_with(text, |line| line.trim_start().starts_with("HOOKS="))
+}
+
+/// `/proc/cpuinfo`: whose the first processor is, and whether it is a hypervisor's.
+pub fn processors(text: &str) -> String {
+    let field = |name: &str| text.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim() == name);
+    let kept = ["vendor_id", "CPU implementer"].into_iter().filter_map(|name| {
+        let (_, value) = field(name)?;
+        Some(format!("{name}\t: {}\n", value.trim()))
+    });
+    let is_virtual = field("flags").is_some_and(|(_, flags)| flags.split(' ').any(|flag| flag == "hypervisor"));
+    kept.chain(is_virtual.then(|| "flags\t\t: hypervisor\n".to_string())).collect::<Vec<_>>().concat()
+}
+
+/// `/proc/interrupts`: what the first controller of each kind is called, that an interrupt of a device goes through.
+pub fn interrupts(text: &str) -> String {
+    let first = |kinds: &[&str]| {
+        let is_one = |word: &&str| kinds.iter().any(|kind| word.contains(kind));
+        text.lines().find_map(|line| line.split_whitespace().find(is_one))
+    };
+    let controllers = [first(&["IO-APIC", "PCI-MSI"]), first(&["ITS-"])].into_iter().flatten();
+    let lines = controllers.enumerate().map(|(number, name)| format!("{number:>4}:          0 {name}\n"));
+    std::iter::once("            CPU0\n".to_string()).chain(lines).collect::<Vec<_>>().concat()
 }
 
 /// `/proc/iomem`: framebuffers of the firmware's and what they are in, without addresses.
@@ -94,4 +135,65 @@ pub fn descriptor(text: &str) -> String {
 /// Whole lines of a text.
 pub fn lines_with(text: &str, is_kept: impl Fn(&str) -> bool) -> String {
     text.lines().filter(|line| is_kept(line)).flat_map(|line| [line, "\n"]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Reduce = fn(&str) -> String;
+
+    /// Each with a text, and what is left of it; of that all is left.
+    #[test]
+    fn what_is_left() {
+        let cases: [(Reduce, &str, &str); 14] = [
+            (
+                command_line,
+                "BOOT_IMAGE=/vmlinuz root=UUID=1 rd.iscsi.password=x intel_iommu=on vfio-pci.ids=10de:1234 -- single\n",
+                "intel_iommu=on vfio-pci.ids=10de:1234 --\n",
+            ),
+            (command_line, "ro quiet\n", "\n"),
+            (
+                grub,
+                "GRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX=\"crypt=x iommu=pt\"\nGRUB_CMDLINE_LINUX_DEFAULT='quiet'\nGRUB_CMDLINE_LINUX_X=\n",
+                "GRUB_CMDLINE_LINUX=\"iommu=pt\"\nGRUB_CMDLINE_LINUX_DEFAULT=''\nGRUB_CMDLINE_LINUX_X=\n",
+            ),
+            (hooks_of_mkinitcpio, "MODULES=()\nHOOKS=(base vfioctl udev)\n", "HOOKS=(base vfioctl udev)\n"),
+            (
+                processors,
+                "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: X\nflags\t\t: fpu hypervisor lm\n\nprocessor\t: 1\n",
+                "vendor_id\t: GenuineIntel\nflags\t\t: hypervisor\n",
+            ),
+            (processors, "CPU implementer\t: 0x41\nFeatures\t: fp\n", "CPU implementer\t: 0x41\n"),
+            (
+                interrupts,
+                "       CPU0 CPU1\n  1: 5 6 IR-IO-APIC 1-edge i8042\n 30: 1 2 IR-PCI-MSI-0000:00:1f.2 0-edge ahci\n",
+                "            CPU0\n   0:          0 IR-IO-APIC\n",
+            ),
+            (
+                memory_map,
+                "00000000-00000fff : Reserved\nc0000000-dfffffff : PCI Bus 0000:00\n  c0000000-cfffffff : 0000:00:02.0\n    \
+                 c0000000-c07fffff : BOOTFB\n  d0000000-d00fffff : 0000:00:03.0\n",
+                "00000000-00000000 : PCI Bus 0000:00\n  00000000-00000000 : 0000:00:02.0\n    00000000-00000000 : BOOTFB\n",
+            ),
+            (memory_map, "00001000-0009ffff : System RAM\n", ""),
+            (nvidia, "Model: \t X\nGPU UUID: \t GPU-1\nDevice Minor: \t 0\n", "Device Minor: \t 0\n"),
+            (node_name, "MAJOR=8\nDEVNAME=sda\nPARTNAME=secret\n", "DEVNAME=sda\n"),
+            (whether_any, "12345\n", "1\n"),
+            (
+                udev_properties,
+                "S:disk/by-id/x\nE:ID_SERIAL=x\nE:ID_FS_TYPE=ext4\nE:ID_FS_LABEL=mine\nE:ID_PART_ENTRY_TYPE=0fc63daf\n",
+                "E:ID_FS_TYPE=ext4\n",
+            ),
+            (
+                udev_properties,
+                "E:ID_FS_TYPE=zfs_member\nE:ID_FS_LABEL=tank\nE:ID_PART_ENTRY_TYPE=c12a7328-f81f-11d2-ba4b-00a0c93ec93b\n",
+                "E:ID_FS_TYPE=zfs_member\nE:ID_FS_LABEL=tank\nE:ID_PART_ENTRY_TYPE=c12a7328-f81f-11d2-ba4b-00a0c93ec93b\n",
+            ),
+        ];
+        for (reduce, text, left) in cases {
+            assert_eq!(reduce(text), left, "{text}");
+            assert_eq!(reduce(left), left);
+        }
+    }
 }

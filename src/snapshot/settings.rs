@@ -5,10 +5,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::contents::Keep;
 use super::reader::Reader;
-use super::tree::Entry;
 use crate::drop_in;
 use crate::file;
 use crate::policy::trust;
@@ -27,6 +27,17 @@ pub fn keep(reader: &mut Reader<'_>) {
             keep_directory(reader, &directory, ".conf", false);
         }
     }
+    let file = fs::canonicalize(reader.host.modules_file());
+    for directory in reader.host.modules_load_directories() {
+        // On Debian a file in it is a link to /etc/modules.
+        for name in reader.names_in(&directory) {
+            let path = directory.join(name);
+            if path.is_symlink() && file.as_ref().ok() == fs::canonicalize(&path).ok().as_ref() {
+                reader.keep(&path, Keep::Link);
+            }
+        }
+        keep_directory(reader, &directory, ".conf", false);
+    }
 }
 
 fn keep_directory(reader: &mut Reader<'_>, directory: &Path, suffix: &str, must_be_roots: bool) {
@@ -35,23 +46,19 @@ fn keep_directory(reader: &mut Reader<'_>, directory: &Path, suffix: &str, must_
             return left_out(reader, directory, &distrust.to_string());
         }
     }
+    reader.keep(directory, Keep::Directory);
     for name in reader.names_in(directory) {
         let path = directory.join(&name);
         if name.starts_with('.') || !name.ends_with(suffix) || path.is_dir() {
             continue;
         }
-        let Some(place) = reader.place(&path) else { continue };
-        if drop_in::is_mask(&path) {
-            reader.add(place, Entry::File(Vec::new()));
-        } else if !must_be_roots || is_believed(reader, &path) {
-            if let Some(text) = reader.read_text(&path) {
-                reader.add_masked(place, &text);
-            }
+        if !must_be_roots || drop_in::is_mask(&path) || is_believed(reader, &path) {
+            reader.keep(&path, Keep::Setting);
         }
     }
 }
 
-fn is_believed(reader: &mut Reader<'_>, path: &PathBuf) -> bool {
+fn is_believed(reader: &mut Reader<'_>, path: &Path) -> bool {
     // What cannot be opened is said when it is read.
     let Ok(opened) = file::open(path) else { return true };
     match trust::check(reader.host, &opened, path) {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// An entry of a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +21,17 @@ pub enum Entry {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tree {
     entries: BTreeMap<PathBuf, Entry>,
+    /// Of those that lie on a disk.
+    data: BTreeMap<PathBuf, Data>,
+}
+
+/// What of an entry is not in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Data {
+    /// When it was changed last: an initramfs is older or newer than what went into it.
+    pub modified: SystemTime,
+    /// May anybody run it?
+    pub is_executable: bool,
 }
 
 impl Tree {
@@ -33,14 +45,14 @@ impl Tree {
         }
     }
 
-    /// Is there one of this path?
-    pub fn has(&self, path: &Path) -> bool {
-        self.entries.contains_key(path)
+    /// Says more of one.
+    pub fn describe(&mut self, path: PathBuf, data: Data) {
+        self.data.insert(path, data);
     }
 
     /// All of them, directories before what is in them.
-    pub fn iter(&self) -> impl Iterator<Item = (&Path, &Entry)> {
-        self.entries.iter().map(|(path, entry)| (path.as_path(), entry))
+    pub fn iter(&self) -> impl Iterator<Item = (&Path, &Entry, Option<Data>)> {
+        self.entries.iter().map(|(path, entry)| (path.as_path(), entry, self.data.get(path).copied()))
     }
 
     /// How many files and links there are.

@@ -5,16 +5,19 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+use serde::Serialize;
 use tar::{Builder, EntryType, Header};
 
-use super::tree::{Entry, Tree};
+use super::tree::{Data, Entry, Tree};
 use crate::interrupt;
 
 /// What is written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Form {
     /// A directory.
     Directory,
@@ -93,22 +96,34 @@ fn go_on() -> io::Result<()> {
 }
 
 fn write_directory(tree: &Tree, root: &Path) -> io::Result<()> {
-    for (path, entry) in tree.iter() {
+    let mut made = PathBuf::new();
+    for (path, entry, data) in tree.iter() {
         go_on()?;
         let path = root.join(path);
-        if let Some(parent) = path.parent() {
+        if let Some(parent) = path.parent().filter(|parent| *parent != made) {
             fs::create_dir_all(parent)?;
+            made = parent.to_path_buf();
         }
         match entry {
             Entry::Directory => fs::create_dir_all(&path)?,
             Entry::Link(target) => symlink(target, &path)?,
             Entry::File(bytes) => {
-                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path)?;
+                let mut file = OpenOptions::new().write(true).create_new(true).mode(mode(data)).open(&path)?;
                 file.write_all(bytes)?;
             }
         }
     }
+    // Of a directory when there is nothing more to be put into it.
+    for (path, entry, data) in tree.iter() {
+        if let (Entry::Directory | Entry::File(_), Some(data)) = (entry, data) {
+            File::open(root.join(path))?.set_modified(data.modified)?;
+        }
+    }
     Ok(())
+}
+
+fn mode(data: Option<Data>) -> u32 {
+    if data.is_some_and(|data| data.is_executable) { 0o755 } else { 0o644 }
 }
 
 /// All is below a directory of the archive's name, so that it unpacks into one.
@@ -116,26 +131,29 @@ fn write_archive(tree: &Tree, path: &Path, file: &mut File) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let top = Path::new(name.strip_suffix(".tar.zst").filter(|name| !name.is_empty()).unwrap_or("snapshot"));
     let mut archive = Builder::new(Vec::with_capacity(tree.bytes() + tree.files() * 1024));
-    let header = |kind: EntryType, mode: u32| {
+    let header = |kind: EntryType, mode: u32, length: usize, data: Option<Data>| {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
         header.set_uid(0);
         header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(0);
+        let modified = data.and_then(|data| data.modified.duration_since(UNIX_EPOCH).ok());
+        header.set_mtime(modified.map_or(0, |time| time.as_secs()));
+        header.set_size(length as u64);
         header
     };
-    archive.append_data(&mut header(EntryType::Directory, 0o755), top, io::empty())?;
-    for (path, entry) in tree.iter() {
+    let directory = |data| header(EntryType::Directory, 0o755, 0, data);
+    archive.append_data(&mut directory(None), top, io::empty())?;
+    for (path, entry, data) in tree.iter() {
         go_on()?;
         let path = top.join(path);
         match entry {
-            Entry::Directory => archive.append_data(&mut header(EntryType::Directory, 0o755), path, io::empty())?,
-            Entry::Link(target) => archive.append_link(&mut header(EntryType::Symlink, 0o777), path, target)?,
+            Entry::Directory => archive.append_data(&mut directory(data), path, io::empty())?,
+            Entry::Link(target) => {
+                archive.append_link(&mut header(EntryType::Symlink, 0o777, 0, data), path, target)?;
+            }
             Entry::File(bytes) => {
-                let mut header = header(EntryType::Regular, 0o644);
-                header.set_size(bytes.len() as u64);
+                let mut header = header(EntryType::Regular, mode(data), bytes.len(), data);
                 archive.append_data(&mut header, path, bytes.as_slice())?;
             }
         }
