@@ -114,8 +114,9 @@ fn a_host_looks_the_same_in_its_snapshot() {
     });
 }
 
-/// What some runs, one after the other, have opened, read as a link, or found to be there below a host's root, by its path there.
-fn touched(root: &Path, questions: &[Vec<&str>]) -> BTreeSet<PathBuf> {
+/// What some runs, one after the other, have asked for below a host's root, by its path there: what they have opened, read as a
+/// link or found to be there; and what they would have, had it been there.
+fn asked_for(root: &Path, questions: &[Vec<&str>]) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut strace = Command::new("strace");
     strace.args(["-f", "--seccomp-bpf", "-y", "-s", "4096", "-e", "trace=%file", "-o"]).arg(log.path());
@@ -125,18 +126,21 @@ fn touched(root: &Path, questions: &[Vec<&str>]) -> BTreeSet<PathBuf> {
     assert!(!output.stdout.is_empty(), "{}", support::transcript(&output));
     let text = fs::read_to_string(log.path()).unwrap();
     assert!(text.contains("execve"), "strace has seen nothing: {text}");
-    let mut touched = BTreeSet::new();
-    for line in text.lines().filter(|line| !line.contains(" = -1 ") && !line.contains("execve(")) {
+    let (mut found, mut missed) = (BTreeSet::new(), BTreeSet::new());
+    for line in text.lines().filter(|line| !line.contains("execve(")) {
         let Some((_, arguments)) = line.split_once('(') else { continue };
         // A path, or a directory that is open and a path below it.
         let open = arguments.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or("", |(path, _)| path);
         let path = arguments.split('"').nth(1).unwrap_or_default();
         let path = if path.starts_with('/') { PathBuf::from(path) } else { Path::new(open).join(path) };
-        if let Ok(path) = path.strip_prefix(root) {
-            touched.insert(path.to_path_buf());
+        let Ok(path) = path.strip_prefix(root) else { continue };
+        if !line.contains(" = -1 ") {
+            found.insert(path.to_path_buf());
+        } else if line.contains("ENOENT") && !line.contains("O_DIRECTORY") {
+            missed.insert(path.to_path_buf());
         }
     }
-    touched
+    (found, missed)
 }
 
 /// Whoever has the program read something new and does not add it to src/snapshot/contents.rs learns of it here.
@@ -156,7 +160,7 @@ fn all_that_is_read_is_in_it() {
         let some = all.iter().filter(|device| seen.insert(kind(device)));
         let of_devices = some.flat_map(|device| OF_DEVICE.iter().map(|words| [*words, &[device.as_str()]].concat()));
         let questions: Vec<Vec<&str>> = OF_HOST.iter().map(|words| words.to_vec()).chain(of_devices).collect();
-        let touched = touched(&root, &questions);
+        let (touched, _) = asked_for(&root, &questions);
         let count = touched.len();
         // A directory in which nothing is read is as good as none. Of a call that strace saw in two pieces it is not known here
         // whether anything was found.
@@ -166,6 +170,59 @@ fn all_that_is_read_is_in_it() {
         assert!(count > 50, "{host}: {count}");
         assert!(missing.is_empty(), "{host}: {missing:#?}");
     }
+}
+
+/// The same of files that no fixture has: made where they are looked for, they are in the snapshot. /sys and /proc are in fixtures.
+#[test]
+fn all_that_is_looked_for_would_be_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("in-use");
+    assert!(
+        support::run(Command::new("cp").arg("-a").arg(support::fixtures().join("in-use")).arg(&root)).status.success()
+    );
+    fs::create_dir_all(root.join("run/systemd/system")).unwrap();
+    let questions = [
+        vec!["doctor"],
+        vec!["groups"],
+        vec!["list", "--json"],
+        vec!["drivers"],
+        vec!["show", "0000:02:00.0"],
+        vec!["bind", "--dry-run", "0000:05:00.0"],
+    ];
+    let is_elsewhere = |path: &PathBuf| {
+        // Tables as text stand in for indexes, one configuration of the kernel for another; what runs and domains are at is of
+        // the moment.
+        let is_index = path.extension().is_some_and(|extension| extension == "bin") || path.ends_with("config");
+        let is_of_moment = path.starts_with("run/vfioctl") && !path.starts_with("run/vfioctl/given-away");
+        ["sys", "proc"].iter().any(|place| path.starts_with(place)) || is_index || is_of_moment
+    };
+    // As what it is looked for.
+    let make = |path: &Path| -> bool {
+        let (place, name) = (root.join(path), path.file_name().unwrap().to_string_lossy());
+        let is_directory = name.ends_with(".d") || ["sriov-operator", "validations", "50vfioctl"].contains(&&*name);
+        let is_link = name == "libvirt.so.0" || path.to_string_lossy().contains(".wants/");
+        let made = fs::create_dir_all(place.parent().unwrap()).and_then(|()| match (is_directory, is_link) {
+            (true, _) => fs::create_dir(&place),
+            (_, true) => symlink("nowhere", &place),
+            _ => fs::write(&place, ""),
+        });
+        made.is_ok()
+    };
+    // What is found leads on to more, but for what ends a search.
+    let mut made = BTreeSet::new();
+    for _ in 0..3 {
+        let (_, missed) = asked_for(&root, &questions);
+        made.extend(missed.into_iter().filter(|path| !is_elsewhere(path)).filter(|path| make(path)));
+        for stops in ["etc/NIXOS", "run/ostree-booted"] {
+            let _ = fs::remove_file(root.join(stops));
+        }
+    }
+    fs::write(root.join("etc/NIXOS"), "").unwrap();
+    fs::write(root.join("run/ostree-booted"), "").unwrap();
+    let copy = directory.path().join("copy");
+    snapshot(directory.path(), "in-use", &copy);
+    let missing: Vec<&PathBuf> = made.iter().filter(|path| copy.join(path).symlink_metadata().is_err()).collect();
+    assert!(made.len() > 50 && missing.is_empty(), "of {}: {missing:#?}", made.len());
 }
 
 /// A copy of the fixture `in-use` with what people would rather not send around.
@@ -349,7 +406,7 @@ fn what_is_nobody_elses_business_is_not_in_it() {
         let data = root.join(path).symlink_metadata();
         data.is_ok_and(|data| !data.is_dir()) && copy.join(path).symlink_metadata().is_err()
     };
-    let touched = touched(&root, &questions);
+    let (touched, _) = asked_for(&root, &questions);
     let missing: Vec<&PathBuf> = touched.iter().filter(is_plain).filter(is_missing).collect();
     assert!(touched.len() > 100 && missing.is_empty(), "{missing:#?}");
 }

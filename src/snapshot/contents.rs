@@ -87,6 +87,7 @@ pub const PLACES: &[(&str, Keep)] = &[
     ("etc/kernel/cmdline", Presence),
     ("etc/kernel/proxmox-boot-uuids", Presence),
     ("etc/mkinitcpio.conf", Reduced(reduce::hooks_of_mkinitcpio)),
+    ("etc/mkinitcpio.conf.d/*", Reduced(reduce::hooks_of_mkinitcpio)),
     ("etc/modules", Masked),
     ("boot", Directory),
     ("boot/grub/grub.cfg", Presence),
@@ -110,12 +111,15 @@ pub const PLACES: &[(&str, Keep)] = &[
 ];
 
 /// Programs of which it is looked for whether they are there, in any of these directories.
-pub const PROGRAMS: [&str; 10] = [
+pub const PROGRAMS: [&str; 13] = [
+    "dracut",
     "grub-mkconfig",
     "grub2-mkconfig",
     "grubby",
     "kernel-install",
     "kernelstub",
+    "mkinitcpio",
+    "mkinitramfs",
     "proxmox-boot-tool",
     "rpm-ostree",
     "systemctl",

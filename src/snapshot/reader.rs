@@ -180,9 +180,8 @@ impl<'a> Reader<'a> {
             self.nodes.insert(Path::new("/dev/mapper").join(name));
         }
         let data = self.host.udev_block_data(&number);
-        let text = self.read_text(&data).map(|text| reduce::udev_properties(&text));
-        if let (Some(text), Some(place)) = (text.filter(|text| !text.is_empty()), self.place(&data)) {
-            self.add(place, Entry::File(text.into()));
+        if let (Some(text), Some(place)) = (self.read_text(&data), self.place(&data)) {
+            self.add(place, Entry::File(reduce::udev_properties(&text).into()));
         }
     }
 
