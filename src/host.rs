@@ -310,6 +310,16 @@ impl Host {
         self.root.join("run/vfioctl/libvirt")
     }
 
+    /// What puts the policy into each initramfs, where it is installed, and the command that makes one anew.
+    pub fn initramfs_hooks(&self) -> [(PathBuf, &'static str); 3] {
+        [
+            ("usr/share/initramfs-tools/hooks/vfioctl", "update-initramfs -u"),
+            ("usr/lib/dracut/modules.d/50vfioctl/module-setup.sh", "dracut --force"),
+            ("usr/lib/initcpio/install/vfioctl", "mkinitcpio -P"),
+        ]
+        .map(|(path, command)| (self.root.join(path), command))
+    }
+
     /// Locks, one a device.
     pub fn locks(&self) -> PathBuf {
         self.root.join("run/vfioctl")

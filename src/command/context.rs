@@ -337,7 +337,9 @@ impl Context {
     /// Reports results and gives the exit status: the highest.
     pub fn conclude(&self, command: &str, results: &[DeviceResult]) -> Result<u8> {
         let status = results.iter().map(DeviceResult::exit_status).max().unwrap_or(0);
-        match crate::report::results(self.output, command, results) {
+        let reported = crate::report::results(self.output, command, results);
+        self.remind_of_initramfs(results.iter());
+        match reported {
             Ok(()) => Ok(status),
             // What became of the devices counts for more than that it could not be shown.
             Err(error) if status > 0 => {
@@ -345,6 +347,20 @@ impl Context {
                 Ok(status)
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// An initramfs keeps the choices that were there when it was made. To make one is the administrator's: it takes a minute,
+    /// and can go wrong.
+    pub fn remind_of_initramfs<'a>(&self, mut results: impl Iterator<Item = &'a DeviceResult>) {
+        if !results.any(|result| result.steps.iter().any(|step| step.done && matches!(step.step, "save" | "forget"))) {
+            return;
+        }
+        for (hook, command) in self.host.initramfs_hooks() {
+            if hook.exists() {
+                self.output
+                    .note(&format!("the initramfs has the choices from before: '{command}' takes these into it"));
+            }
         }
     }
 }
