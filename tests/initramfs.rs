@@ -5,10 +5,12 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
+use walkdir::WalkDir;
 
 use support::ran::{Ran, copy, script};
 
@@ -256,4 +258,188 @@ fn hooks_are_looked_for_where_they_are_installed() {
     let host = vfioctl::host::Host::new(root.path(), None).unwrap();
     let hooks: Vec<PathBuf> = host.initramfs_hooks().into_iter().map(|(path, _)| path).collect();
     assert!(hooks.iter().all(|path| path.is_file()), "{hooks:?}");
+}
+
+/// What the builders' own programs would provide, in the least form in which what is asked of them can be seen.
+const DRACUT: &str = r#"
+    dwarn() { echo "dwarn: $*" >&2; }
+    inst_multiple() { echo "inst_multiple $*"; }
+    inst_simple() { mkdir -p "$initdir${2%/*}"; cp "$1" "$initdir$2"; }
+    inst_hook() { echo "inst_hook $1 $2 ${3##*/}"; [ -f "$3" ]; }
+    dracut_module_included() { [[ " $modules " == *" $1 "* ]]; }
+    . "$moddir/module-setup.sh"
+"#;
+const MKINITCPIO: &str = r#"
+    error() { local text=$1; shift; printf "==> ERROR: $text\n" "$@" >&2; return 1; }
+    add_dir() { mkdir -p "$BUILDROOT$1"; }
+    add_file() { install -Dm"$3" "$1" "$BUILDROOT$2"; }
+    add_symlink() { mkdir -p "$BUILDROOT${1%/*}"; ln -sfn "$2" "$BUILDROOT$1"; }
+    add_binary() { echo "add_binary $*"; install -D "$1" "$BUILDROOT$1"; }
+    add_runscript() { local name=${BASH_SOURCE[1]##*/}; [ -f "$hooks/$name" ] && echo "add_runscript $name"; }
+    . "$install/vfioctl"
+"#;
+
+/// Everything installed for images, with a vfioctl that looks at a host, and a directory for an image.
+struct Builders {
+    directory: tempfile::TempDir,
+}
+
+impl Builders {
+    fn new(host: &Path) -> Builders {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let program = path.join("sbin/vfioctl");
+        fs::create_dir_all(path.join("sbin")).unwrap();
+        fs::write(&program, format!("#!/bin/sh\nexec {} --root {} \"$@\"\n", support::VFIOCTL, host.display()))
+            .unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut make = Command::new("make");
+        make.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+            "install-initramfs-tools",
+            "install-dracut",
+            "install-mkinitcpio",
+        ]);
+        for (variable, name) in [
+            ("SBINDIR", "sbin"),
+            ("UNITDIR", "units"),
+            ("DRACUTDIR", "dracut"),
+            ("INITRAMFSTOOLSDIR", "initramfs-tools"),
+            ("INITCPIODIR", "initcpio"),
+        ] {
+            make.arg(format!("{variable}={}", path.join(name).display()));
+        }
+        let output = support::run(&mut make);
+        assert!(output.status.success(), "{}", support::transcript(&output));
+        Builders { directory }
+    }
+
+    /// Runs a script of bash into an empty image.
+    fn run(&self, script: &str) -> Output {
+        let path = self.directory.path();
+        let _ = fs::remove_dir_all(path.join("image"));
+        fs::create_dir(path.join("image")).unwrap();
+        let mut bash = Command::new("bash");
+        bash.args(["-c", script]).env("moddir", path.join("dracut/modules.d/50vfioctl")).env("kernel", RELEASE);
+        bash.env("hooks", path.join("initcpio/hooks")).env("install", path.join("initcpio/install"));
+        bash.env("KERNELVERSION", RELEASE)
+            .env("version", RELEASE)
+            .env("hook", path.join("initramfs-tools/hooks/vfioctl"));
+        for image in ["initdir", "BUILDROOT", "DESTDIR"] {
+            bash.env(image, path.join("image"));
+        }
+        support::run(&mut bash)
+    }
+
+    /// The files and links of the image.
+    fn image(&self) -> Vec<String> {
+        let image = self.directory.path().join("image");
+        let entries = WalkDir::new(&image).sort_by_file_name().into_iter().map(|entry| entry.unwrap());
+        let files = entries.filter(|entry| !entry.file_type().is_dir());
+        files.map(|file| file.path().strip_prefix(&image).unwrap().display().to_string()).collect()
+    }
+
+    fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.path().join("image").join(name)).unwrap()
+    }
+}
+
+const RELEASE: &str = "6.1.0-56-amd64";
+const CLAIM: &str = "usr/lib/vfioctl/claim";
+const RULES: &str = "usr/lib/udev/rules.d/05-vfioctl-initramfs.rules";
+const UNIT: &str = "usr/lib/systemd/system/vfioctl-initramfs.service";
+const WANTED: &str = "usr/lib/systemd/system/sysinit.target.wants/vfioctl-initramfs.service";
+
+const HOOK: &str = "\"$hook\"";
+const INSTALL: &str = "modules=systemd; install";
+const BUILD: &str = "build";
+
+fn each_builder() -> [(String, Vec<&'static str>); 3] {
+    [
+        (HOOK.to_string(), vec!["conf/conf.d/vfioctl", RULES, CLAIM]),
+        (format!("{DRACUT}{INSTALL}"), vec![WANTED, UNIT, RULES, CLAIM]),
+        (
+            format!("{MKINITCPIO}mkdir -p \"$BUILDROOT/usr/bin\"; : >\"$BUILDROOT/usr/bin/sh\"; {BUILD}"),
+            vec!["usr/bin/sh", WANTED, UNIT, RULES, CLAIM],
+        ),
+    ]
+}
+
+#[test]
+fn each_builder_puts_script_and_rules_where_they_are_found() {
+    let host = host("[[device]]\naddress = '05:00.0'\ndriver = 'auto'");
+    let builders = Builders::new(host.path());
+    for (script, mut expected) in each_builder() {
+        let output = builders.run(&script);
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", support::transcript(&output));
+        expected.sort_unstable();
+        assert_eq!(builders.image(), expected);
+        assert_eq!(builders.file(CLAIM), text(&initramfs(host.path(), &[]).stdout));
+        assert_eq!(builders.file(RULES), text(&initramfs(host.path(), &["--format", "rules"]).stdout));
+        if expected.contains(&WANTED) {
+            // The link leads to the unit, and the unit to the script.
+            assert!(builders.file(WANTED).contains(&format!("\nExecStart=/bin/sh /{CLAIM}\n")));
+        }
+    }
+    let output = builders.run(&format!("{MKINITCPIO}build; help"));
+    let said = text(&output.stdout);
+    assert!(said.contains("add_runscript vfioctl\nadd_binary /usr/bin/bash\n"), "{said}");
+    assert!(said.contains("Must stand before 'udev' in HOOKS"), "{said}");
+    let hook = fs::read_to_string(builders.directory.path().join("initcpio/hooks/vfioctl")).unwrap();
+    assert!(hook.contains(&format!("run_earlyhook() {{\n    sh /{CLAIM}\n}}")), "{hook}");
+    // Without systemd dracut has hooks.
+    let output = builders.run(&format!("{DRACUT}modules=; install"));
+    assert_eq!(text(&output.stdout), "inst_multiple sh\ninst_hook pre-udev 00 vfioctl-claim.sh\n");
+    assert_eq!(builders.image(), [RULES, CLAIM]);
+}
+
+/// A kernel without an image is worse than an image without a claim. What is wrong is said, by vfioctl and by the builder's means.
+#[test]
+fn no_builder_fails_for_a_choice_that_cannot_be_had() {
+    let nvme = "[[device]]\nclass = 'nvme'\ndriver = 'auto'";
+    for (policy, said, files) in [
+        // Nothing of it can be had, and some of it.
+        (nvme.to_string(), "0000:01:00.0 (root-disk)", 0),
+        (format!("{nvme}\n[[device]]\naddress = '05:00.0'\ndriver = 'auto'"), "0000:01:00.0 (root-disk)", 3),
+        ("[[device]\n".to_string(), "50-test.toml", 0),
+    ] {
+        let host = host(&policy);
+        let builders = Builders::new(host.path());
+        for (script, _) in each_builder() {
+            let output = builders.run(&script);
+            assert!(output.status.success(), "{policy}: {}", support::transcript(&output));
+            let stderr = text(&output.stderr);
+            let shouts = ["W: vfioctl: not all", "dwarn: vfioctl: not all", "==> ERROR: vfioctl: not all"];
+            assert_eq!(shouts.iter().filter(|words| stderr.contains(**words)).count(), 1, "{policy}: {stderr}");
+            assert!(stderr.contains(said) && stderr.contains(RELEASE), "{policy}: {stderr}");
+            assert_eq!(stderr.matches(said).count(), 1, "said once: {stderr}");
+            let image = builders.image();
+            assert_eq!(image.iter().any(|name| name == CLAIM), files > 0, "{policy}: {image:?}");
+        }
+    }
+}
+
+#[test]
+fn without_a_choice_no_builder_has_anything_to_do() {
+    let host = copy("in-use");
+    let builders = Builders::new(host.path());
+    for (script, _) in each_builder() {
+        let output = builders.run(&script);
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", support::transcript(&output));
+        assert!(builders.image().iter().all(|name| name == "usr/bin/sh"), "{:?}", builders.image());
+    }
+    assert_eq!(text(&builders.run("\"$hook\" prereqs").stdout), "\n");
+}
+
+/// dracut puts the choices into an image for this host; into one for any host if it is told to by name (255).
+#[test]
+fn dracut_takes_choices_into_images_of_this_host() {
+    let with_choice = host("[[device]]\naddress = '05:00.0'\ndriver = 'auto'");
+    let (without, broken) = (copy("in-use"), host("[[device]\n"));
+    for (host, hostonly, status) in
+        [(&with_choice, "yes", 0), (&with_choice, "", 255), (&without, "yes", 255), (&broken, "yes", 0)]
+    {
+        let builders = Builders::new(host.path());
+        let output = builders.run(&format!("{DRACUT}hostonly={hostonly} check"));
+        assert_eq!(output.status.code(), Some(status), "{}", support::transcript(&output));
+    }
 }

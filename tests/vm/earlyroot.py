@@ -29,6 +29,8 @@ mkdir "$1/tmp/image"
 mount --bind "$2" "$1/tmp/image"
 root=$1
 shift 2
+# dracut knows by it where libraries are that nothing is linked with.
+chroot "$root" ldconfig
 exec chroot "$root" "$@"
 """
 
