@@ -193,7 +193,7 @@ fn typed(text: &str) -> Vec<String> {
 fn what_the_documents_have_one_type_can_be_typed() {
     let placeholders =
         [("ADDR", "0000:3b:00.1"), ("PF", "0000:3b:00.0"), ("KIND", "network"), ("NAME", "vfio-pci"), ("N", "4")];
-    for name in ["docs/choosing-a-driver.md", "docs/troubleshooting.md"] {
+    for name in ["docs/choosing-a-driver.md", "docs/early-boot.md", "docs/troubleshooting.md"] {
         let mut typed: Vec<String> = typed(&read(name));
         for command in &mut typed {
             for (placeholder, value) in placeholders {
