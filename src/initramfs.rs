@@ -156,10 +156,11 @@ impl Pattern {
 /// device's own uevent would come too late where another of its kind is first, which loads the driver of both.
 const SCRIPT: [&str; 2] = [
     r#"#!/bin/sh
-# Made by 'vfioctl initramfs' from vfioctl.d(5) when this image was built. rd.vfioctl=0 on the kernel's command line: not now.
+# Made by 'vfioctl initramfs' from vfioctl.d(5) when this image was built.
+# With vfioctl.early=0 on the kernel's command line it does nothing.
 read -r words </proc/cmdline
 case " $words " in
-*' rd.vfioctl=0 '*) exit 0 ;;
+*' vfioctl.early=0 '*) exit 0 ;;
 esac
 for path in /sys/bus/pci/devices/*; do
     address=${path##*/}
@@ -197,14 +198,15 @@ pub fn script(claims: &[Claim]) -> String {
     format!("{}{}{}", SCRIPT[0], lines.concat(), SCRIPT[1])
 }
 
-/// Before and after the lines. What a native driver has already is not to be taken from it here. Without MODALIAS no driver is
+/// Before and after the lines. A word that begins with `rd.` udev would not see in an image by initramfs-tools, which it does not
+/// know for an initramfs (systemd, `src/basic/proc-cmdline.c`). What a native driver has already is not to be taken from it here. Without MODALIAS no driver is
 /// loaded for a device that none is to have.
 const RULES: [&str; 2] = [
     r#"# Made by 'vfioctl initramfs' from vfioctl.d(5) when this image was built: devices that appear while it runs.
 SUBSYSTEM!="pci", GOTO="vfioctl_initramfs_end"
 ACTION!="add", GOTO="vfioctl_initramfs_end"
-IMPORT{cmdline}="rd.vfioctl"
-ENV{rd.vfioctl}=="0", GOTO="vfioctl_initramfs_end"
+IMPORT{cmdline}="vfioctl.early"
+ENV{vfioctl.early}=="0", GOTO="vfioctl_initramfs_end"
 TEST=="driver", GOTO="vfioctl_initramfs_end"
 "#,
     r#"LABEL="vfioctl_initramfs_end"

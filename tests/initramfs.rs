@@ -219,7 +219,7 @@ fn another_device_at_the_address_is_left_alone() {
 #[test]
 fn the_kernels_command_line_turns_it_off() {
     for (words, is_off) in
-        [("quiet rd.vfioctl=0", true), ("rd.vfioctl=0 ro", true), ("xrd.vfioctl=0 rd.vfioctl=00", false)]
+        [("quiet vfioctl.early=0", true), ("vfioctl.early=0 ro", true), ("xvfioctl.early=0 vfioctl.early=00", false)]
     {
         let ran = early("sh", &format!("echo '{words}' >/run/cmdline && mount --bind /run/cmdline /proc/cmdline"));
         ran.assert_status(0);

@@ -24,6 +24,9 @@ MODULES = ["nvme", "virtio_pci", "virtio_blk", "ext4"]
 IN_ROOT = """
 mount --rbind /proc "$1/proc"
 mount --rbind /dev "$1/dev"
+# Mounts, as far as dracut looks: else it makes an image for any host.
+mount --bind "$1/sys" "$1/sys"
+mount -t tmpfs tmpfs "$1/run"
 mount -t tmpfs tmpfs "$1/tmp"
 mkdir "$1/tmp/image"
 mount --bind "$2" "$1/tmp/image"

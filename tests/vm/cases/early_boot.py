@@ -7,12 +7,15 @@ import time
 import earlyroot
 from check import equal, expect
 from machine import POLICY, UNSET
+from system import TEST_DEVICES
 
 # What is asked is the builders' doing, not the kernel's.
 KERNELS = ["7"]
 SYSTEM = True
-# Before its twin, so that what is to be left alone comes first.
-DEVICES = {"claimed": "nvme,bus=empty1,serial=guest-claimed"}
+# Nothing else that would take time to come up.
+NEEDED = {"port6", "nvme", "empty1", "empty2"}
+DEVICES = {name: None for name in TEST_DEVICES if name not in NEEDED}
+DEVICES["claimed"] = "nvme,bus=empty1,serial=guest-claimed"
 
 
 def run(vm):
@@ -20,19 +23,37 @@ def run(vm):
     # Else nothing could be seen of it later.
     log = vm.dmesg()
     expect(touched(log, claimed) and touched(log, twin), log)
+    check_rules(vm)
     vm.result("bind", claimed)
     policy = {f"{POLICY}/{name}": text for name, text in vm.policies().items()}
 
-    for builder in earlyroot.BUILDERS:
+    for builder in ("dracut", "initramfs-tools"):
         started = time.monotonic()
         image = earlyroot.build(vm, builder, policy)
         print(f"{builder}: {time.monotonic() - started:.1f} s, {image.stat().st_size >> 20} MiB", flush=True)
         vm.reboot(image=image)
         check_claimed(vm, claimed, twin)
         print(f"{builder}: {time.monotonic() - started:.1f} s", flush=True)
-    vm.reboot(append="rd.vfioctl=0")
+    vm.reboot(append="vfioctl.early=0")
     log = vm.dmesg()
     expect(touched(log, claimed) and "vfioctl:" not in log, log)
+
+
+def check_rules(vm):
+    """The image's rules alone keep nvme off a device that is plugged."""
+    chosen, rules = f"{POLICY}/50-nvme.toml", "/run/udev/rules.d/05-vfioctl-initramfs.rules"
+    vm.write(chosen, "[[device]]\nclass = 'nvme'\ndriver = 'auto'\n")
+    vm.ok(f"mkdir -p {rules.rpartition('/')[0]} && vfioctl initramfs --format rules >{rules} && udevadm verify {rules}")
+    vm.ok(f"rm {chosen} && udevadm control --reload")
+    # What is loaded has a device before its uevent.
+    vm.ok("modprobe -r nvme")
+    plugged = vm.plug("plugged", "nvme,bus=empty2,serial=guest-plugged")
+    equal(f"{plugged}: driver_override", vm.devices()[plugged].override, "none")
+    expect(not vm.loaded("nvme"), "nvme was loaded for a device that is not to have it")
+    vm.load("nvme")
+    equal(f"{plugged}: driver", vm.devices()[plugged].driver, None)
+    vm.unplug("plugged")
+    vm.ok(f"rm {rules} && udevadm control --reload")
 
 
 def touched(log, address):
