@@ -517,7 +517,7 @@ const CASES: &[Case] = &[
         "systemctl start systemd-udevd.service",
     ),
     // The initramfs.
-    ("a choice that is newer", |root| root.written(IMAGE, 0), "initramfs", "warning", "dracut -f --kver 7.0.0"),
+    ("a choice that is newer", |root| root.written(IMAGE, 0), "initramfs", "warning", "dracut --force --kver 7.0.0"),
     (
         "another builder",
         |root| {
