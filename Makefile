@@ -6,6 +6,10 @@ SYSCONFDIR ?= /etc
 # systemd and udev look under /usr/local/lib as they do under /usr/lib.
 UDEVDIR ?= $(PREFIX)/lib/udev
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+# Those who build an initramfs look nowhere else, whatever PREFIX is.
+DRACUTDIR ?= /usr/lib/dracut
+INITRAMFSTOOLSDIR ?= /usr/share/initramfs-tools
+INITCPIODIR ?= /usr/lib/initcpio
 
 # Where rustup and `cargo install` put programs; a shell may not know it yet.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
@@ -19,7 +23,7 @@ STAGES := prerequisites format shellcheck clippy deny fixtures cargo-test build 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench build clean install $(STAGES)
+.PHONY: help demo test check bench build clean install install-dracut install-initramfs-tools install-mkinitcpio $(STAGES)
 
 help:
 	@echo 'make demo     bind a ConnectX VF on a simulated host and give it back (some minutes the first time)'
@@ -30,6 +34,8 @@ help:
 	@echo 'make bench    how long vfioctl takes, beside driverctl, dpdk-devbind.py, lspci and modprobe (docs/speed.md)'
 	@echo 'make install  what was built, under DESTDIR, PREFIX ($(PREFIX)), SBINDIR ($(SBINDIR)),'
 	@echo '              UDEVDIR ($(UDEVDIR)) and UNITDIR ($(UNITDIR))'
+	@echo 'make install-dracut, install-initramfs-tools, install-mkinitcpio'
+	@echo '              early boot (docs/early-boot.md), for whichever of them builds the initramfs; not part of install'
 	@echo 'make clean    remove what was built and fetched'
 	@echo
 	@echo 'demo, test and bench first say what this machine lacks and install it: with apt-get, by sudo unless run as root.'
@@ -122,7 +128,7 @@ clean:
 
 # $(call configure,FILE,DIRECTORY): what is made of FILE.in, into DIRECTORY.
 define configure
-sed 's|@sbindir@|$(SBINDIR)|g' $(1).in >$(DESTDIR)$(2)/$(notdir $(1))
+sed 's|@sbindir@|$(SBINDIR)|g; s|@unitdir@|$(UNITDIR)|g' $(1).in >$(DESTDIR)$(2)/$(notdir $(1))
 chmod 644 $(DESTDIR)$(2)/$(notdir $(1))
 endef
 
@@ -143,3 +149,22 @@ install:
 	$(call configure,data/systemd/vfioctl@.service,$(UNITDIR))
 	$(call configure,data/systemd/vfioctl-claim.service,$(UNITDIR))
 	ln -sf ../vfioctl-claim.service $(DESTDIR)$(UNITDIR)/sysinit.target.wants/vfioctl-claim.service
+
+# Not part of install: that devices are claimed in every image that is built from then on is a decision of its own.
+install-dracut:
+	install -d -m755 $(DESTDIR)$(DRACUTDIR)/modules.d/50vfioctl
+	$(call configure,data/dracut/50vfioctl/module-setup.sh,$(DRACUTDIR)/modules.d/50vfioctl)
+	install -m755 data/dracut/50vfioctl/vfioctl-claim.sh $(DESTDIR)$(DRACUTDIR)/modules.d/50vfioctl/vfioctl-claim.sh
+	install -m644 data/systemd/vfioctl-initramfs.service $(DESTDIR)$(DRACUTDIR)/modules.d/50vfioctl/vfioctl-initramfs.service
+	chmod 755 $(DESTDIR)$(DRACUTDIR)/modules.d/50vfioctl/module-setup.sh
+
+install-initramfs-tools:
+	install -d -m755 $(DESTDIR)$(INITRAMFSTOOLSDIR)/hooks
+	$(call configure,data/initramfs-tools/hooks/vfioctl,$(INITRAMFSTOOLSDIR)/hooks)
+	chmod 755 $(DESTDIR)$(INITRAMFSTOOLSDIR)/hooks/vfioctl
+
+install-mkinitcpio:
+	install -d -m755 $(DESTDIR)$(INITCPIODIR)/install $(DESTDIR)$(UNITDIR)
+	$(call configure,data/mkinitcpio/install/vfioctl,$(INITCPIODIR)/install)
+	install -D -m644 data/mkinitcpio/hooks/vfioctl $(DESTDIR)$(INITCPIODIR)/hooks/vfioctl
+	install -m644 data/systemd/vfioctl-initramfs.service $(DESTDIR)$(UNITDIR)/vfioctl-initramfs.service

@@ -121,6 +121,13 @@ pub fn remarks(host: &Host, device: &Device, driver: &str) -> Vec<String> {
     remarks
 }
 
+/// The consumers on a host, each with what gives it away and what becomes of a device on a driver that it does not know.
+pub fn present(host: &Host) -> Vec<(&'static str, PathBuf, &'static str)> {
+    let (sockets, _) = sockets(host);
+    let found = CONSUMERS.iter().filter_map(|consumer| Some((consumer, consumer.trace(host, &sockets)?)));
+    found.map(|(consumer, path)| (consumer.name, path, consumer.effect)).collect()
+}
+
 impl Consumer {
     fn is_for(&self, device: &Device) -> bool {
         let class = device.modalias.class();

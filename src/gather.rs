@@ -2,7 +2,8 @@
 //! Reads what the pure parts decide on: tables and drivers for verdicts, the device's surroundings for plans.
 
 use std::cell::LazyCell;
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -18,6 +19,7 @@ use crate::modules::{self, ModuleState, Modules, TableError, Tables};
 use crate::plan::{Facts, Sibling, Target};
 use crate::sriov::Vf;
 use crate::sysfs::{self, Device, Group, Node, Overrides, ReadError};
+use crate::topology::{Function, Tree};
 use crate::verdict::{self, Candidate, ModuleFacts, Native, Pf, Position, Subject, judge};
 
 /// Finds candidates, with one reading of the tables for all devices.
@@ -359,6 +361,24 @@ pub fn add_uses(host: &Host, vfs: &mut [Vf]) -> Result<(), ReadError> {
         }
     }
     Ok(())
+}
+
+/// All functions in their places, and the groups they are in.
+pub fn tree<'a>(host: &Host, devices: &'a [Device]) -> Result<Tree<'a>, ReadError> {
+    let mut buses: BTreeMap<(u32, u16), Rc<[Address]>> = BTreeMap::new();
+    let mut functions = Vec::with_capacity(devices.len());
+    for device in devices {
+        let first = device.pf.unwrap_or(device.address);
+        let ports = match buses.entry((first.domain(), first.routing_id() >> 8)) {
+            Entry::Occupied(known) => Rc::clone(known.get()),
+            Entry::Vacant(bus) => Rc::clone(bus.insert(Device::ports(host, first)?.into())),
+        };
+        let is_vfio = device.driver.is_some() && Device::is_vfio_device(host, device.address)?;
+        functions.push(Function { device, ports, is_vfio });
+    }
+    let numbers: BTreeSet<u32> = devices.iter().filter_map(|device| device.iommu_group).collect();
+    let groups = numbers.into_iter().map(|number| Ok((number, Group::read(host, number)?)));
+    Ok(Tree::new(functions, groups.collect::<Result<_, ReadError>>()?))
 }
 
 /// The driver a device is on.

@@ -141,6 +141,11 @@ impl Host {
         self.root.join("sys/module").join(module.as_str())
     }
 
+    /// The loaded modules, and those that are built in and have parameters or drivers.
+    pub fn all_modules(&self) -> PathBuf {
+        self.root.join("sys/module")
+    }
+
     /// An IOMMU group's directory.
     pub fn iommu_group(&self, group: u32) -> PathBuf {
         self.root.join("sys/kernel/iommu_groups").join(group.to_string())
@@ -324,6 +329,149 @@ impl Host {
     /// What the hook for libvirt has taken, a file a domain.
     pub fn libvirt_domains(&self) -> PathBuf {
         self.root.join("run/vfioctl/libvirt")
+    }
+
+    /// What the processors are.
+    pub fn processors(&self) -> PathBuf {
+        self.root.join("proc/cpuinfo")
+    }
+
+    /// What interrupts there are, and which controller has each.
+    pub fn interrupts(&self) -> PathBuf {
+        self.root.join("proc/interrupts")
+    }
+
+    /// The tables of the firmware, by their signatures.
+    pub fn acpi_tables(&self) -> PathBuf {
+        self.root.join("sys/firmware/acpi/tables")
+    }
+
+    /// All IOMMU groups.
+    pub fn iommu_groups(&self) -> PathBuf {
+        self.root.join("sys/kernel/iommu_groups")
+    }
+
+    /// A parameter of a module that is in.
+    pub fn module_parameter(&self, module: &str, parameter: &str) -> PathBuf {
+        self.root.join("sys/module").join(module).join("parameters").join(parameter)
+    }
+
+    /// What this machine runs under, where Xen is what it runs under.
+    pub fn hypervisor_type(&self) -> PathBuf {
+        self.root.join("sys/hypervisor/type")
+    }
+
+    /// A program, in the first directory that has it.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        let places = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
+        places.iter().map(|place| self.root.join(place).join(name)).find(|path| path.is_file())
+    }
+
+    /// A path that the host's own files name.
+    pub fn named(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Is there where OSTree has deployed what is booted.
+    pub fn ostree_booted(&self) -> PathBuf {
+        self.root.join("run/ostree-booted")
+    }
+
+    /// Is there on NixOS.
+    pub fn nixos(&self) -> PathBuf {
+        self.root.join("etc/NIXOS")
+    }
+
+    /// What GRUB's configuration is made of.
+    pub fn default_grub(&self) -> PathBuf {
+        self.root.join("etc/default/grub")
+    }
+
+    /// Where grub-mkconfig's output is, GRUB's own name for its directory first, then Red Hat's and SUSE's.
+    pub fn grub_configurations(&self) -> [PathBuf; 2] {
+        ["grub", "grub2"].map(|name| self.root.join("boot").join(name).join("grub.cfg"))
+    }
+
+    /// The command line that kernel-install(8) gives to kernels.
+    pub fn kernel_install_command_line(&self) -> PathBuf {
+        self.root.join("etc/kernel/cmdline")
+    }
+
+    /// Is there where proxmox-boot-tool looks after the boot loader.
+    pub fn proxmox_boot(&self) -> PathBuf {
+        self.root.join("etc/kernel/proxmox-boot-uuids")
+    }
+
+    /// The firmware's variable in which a boot loader says what it is (the Boot Loader Interface of systemd).
+    pub fn boot_loader_variable(&self) -> PathBuf {
+        self.root.join("sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f")
+    }
+
+    /// A release's kernel image, where kernel-install(8) is told to take it from.
+    pub fn kernel_images(&self, release: &str) -> [PathBuf; 2] {
+        [self.modules(release).join("vmlinuz"), self.root.join("boot").join(format!("vmlinuz-{release}"))]
+    }
+
+    /// Where a release's initramfs may be, by the names that distributions give it. Arch Linux names it after the package.
+    pub fn initramfs_images(&self, release: &str, package: Option<&str>) -> Vec<PathBuf> {
+        let boot = self.root.join("boot");
+        let names = [format!("initrd.img-{release}"), format!("initramfs-{release}.img"), format!("initrd-{release}")];
+        let mut images: Vec<PathBuf> = names.iter().map(|name| boot.join(name)).collect();
+        images.push(self.modules(release).join("initramfs.img"));
+        images.extend(package.map(|package| boot.join(format!("initramfs-{package}.img"))));
+        images
+    }
+
+    /// The package that a release's kernel is of, on Arch Linux.
+    pub fn kernel_package(&self, release: &str) -> PathBuf {
+        self.modules(release).join("pkgbase")
+    }
+
+    /// Where our hook for each builder of an initramfs may be: dracut's, initramfs-tools', mkinitcpio's.
+    pub fn initramfs_hooks(&self) -> [Vec<PathBuf>; 3] {
+        let paths = |places: &[&str]| places.iter().map(|place| self.root.join(place)).collect();
+        [
+            paths(&["usr/lib/dracut/modules.d/50vfioctl"]),
+            paths(&["usr/share/initramfs-tools/hooks/vfioctl", "etc/initramfs-tools/hooks/vfioctl"]),
+            paths(&["usr/lib/initcpio/install/vfioctl", "etc/initcpio/install/vfioctl"]),
+        ]
+    }
+
+    /// mkinitcpio's configuration, which names the hooks that it takes, and the directory of more of it.
+    pub fn mkinitcpio_configuration(&self) -> [PathBuf; 2] {
+        ["mkinitcpio.conf", "mkinitcpio.conf.d"].map(|name| self.root.join("etc").join(name))
+    }
+
+    /// Modules that are loaded at boot (modules-load.d(5)), highest precedence first.
+    pub fn modules_load_directories(&self) -> [PathBuf; 4] {
+        self.drop_in("modules-load.d")
+    }
+
+    /// The same in one file, as Debian has it.
+    pub fn modules_file(&self) -> PathBuf {
+        self.root.join("etc/modules")
+    }
+
+    /// udev's directories of rules (udev(7)), highest precedence first.
+    pub fn udev_rule_directories(&self) -> [PathBuf; 5] {
+        let places = ["etc/udev", "run/udev", "usr/local/lib/udev", "usr/lib/udev", "lib/udev"];
+        places.map(|place| self.root.join(place).join("rules.d"))
+    }
+
+    /// systemd's directories of units (systemd.unit(5)), highest precedence first.
+    pub fn unit_directories(&self) -> [PathBuf; 5] {
+        let places = ["etc", "run", "usr/local/lib", "usr/lib", "lib"];
+        places.map(|place| self.root.join(place).join("systemd/system"))
+    }
+
+    /// Is there while systemd is what has booted the host (sd_booted(3)).
+    pub fn systemd(&self) -> PathBuf {
+        self.root.join("run/systemd/system")
+    }
+
+    /// Where the hook for libvirt is for the taking.
+    pub fn libvirt_hook_templates(&self) -> [PathBuf; 2] {
+        ["usr/share", "usr/local/share"].map(|place| self.root.join(place).join("vfioctl/libvirt-hook"))
     }
 
     /// Locks, one a device.

@@ -24,10 +24,13 @@
 //! * [`prepare`] has the programs that are run before a driver comes: as written, and made ready for one device.
 //! * [`target`] goes from a driver's name, as typed, to a driver that can be bound.
 //! * [`plan`] is pure: from facts to a plan or a refusal.
+//! * [`snapshot`] writes down what is read of a host, as a host for `--root`; what is nobody else's business is masked.
 //! * [`sriov`] is pure: from a PF and the number of VFs it shall have to steps or a refusal.
 //! * [`apply`] carries a plan out, checks each step and undoes what failed; [`lock`] keeps two of us from one device.
 //! * [`unfinished`] is what a run is at, written down, so that the next can put it back should the one be killed.
 //! * [`outcome`] is what became of a device, and the exit status that says so.
+//! * [`initramfs`] is pure: from the policy to what an image for the early boot is told of it.
+//! * [`doctor`] is whether a host is ready: facts are read, then judged, a file for each kind of check.
 //! * [`libvirt`] is what there is to know about libvirt: its domain XML, which driver it takes, what the hook has taken.
 //! * [`interrupt`] turns Ctrl-C into a wish to stop, at a point where nothing is half done.
 //! * [`process`] runs another program, but not for ever; [`processes`] is what procfs tells of those that run already.
@@ -38,6 +41,7 @@
 //! * [`progress`] is the line on a terminal that says how far many devices are.
 //! * [`printable`] makes foreign text fit for a terminal; everybody may use it.
 //! * [`names`] are hardware names from udev's hwdb.
+//! * [`topology`] is pure: from functions and what leads to them to a tree, and to how its IOMMU groups stand.
 //! * [`require`] is pure: what must come with a driver, or nothing is done.
 //! * [`consumers`] looks for software on the host that knows a device by the string vfio-pci alone.
 //! * [`report`] shows one result as text or as JSON.
@@ -49,6 +53,7 @@ pub mod class;
 pub mod cli;
 pub mod command;
 pub mod consumers;
+pub mod doctor;
 pub mod drop_in;
 pub mod environment;
 pub mod file;
@@ -56,6 +61,7 @@ pub mod fresh;
 pub mod gather;
 pub mod guard;
 pub mod host;
+pub mod initramfs;
 pub mod interrupt;
 pub mod kernel_name;
 pub mod libvirt;
@@ -75,9 +81,11 @@ pub mod processes;
 pub mod progress;
 pub mod report;
 pub mod require;
+pub mod snapshot;
 pub mod sriov;
 pub mod sysfs;
 pub mod target;
+pub mod topology;
 pub mod unfinished;
 pub mod verdict;
 pub mod vfio;

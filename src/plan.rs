@@ -13,6 +13,7 @@ use crate::modules::ModuleState;
 use crate::outcome::{Failure, Kind, State};
 use crate::prepare::Preparation;
 use crate::sysfs::{Device, Group};
+use crate::topology;
 use crate::verdict::{Candidate, Verdict, to_mend};
 
 /// What is known of a device before anything is done to it.
@@ -74,11 +75,9 @@ pub struct Sibling {
 }
 
 impl Sibling {
-    /// Does it keep the group from being given to a guest? What is unbound or on VFIO does not; nor do the two native
-    /// drivers that leave DMA alone (`driver_managed_dma` in `drivers/pci/pcie/portdrv.c` and `drivers/pci/pci-stub.c`).
+    /// Does it keep the group from being given to a guest?
     pub fn blocks_group(&self) -> bool {
-        let harmless = |driver: &DriverName| ["pcieport", "pci-stub"].contains(&driver.as_str());
-        !self.is_vfio_device && self.driver.as_ref().is_some_and(|driver| !harmless(driver))
+        topology::blocks_group(self.driver.as_ref(), self.is_vfio_device)
     }
 }
 
@@ -407,7 +406,8 @@ fn check_fit(facts: &Facts, manner: Manner) -> Result<(), Failure> {
     }
 }
 
-fn check_no_bridge(device: &Device) -> Result<(), Failure> {
+/// No VFIO driver takes a bridge, whoever asks.
+pub fn check_no_bridge(device: &Device) -> Result<(), Failure> {
     if !device.is_bridge() {
         return Ok(());
     }

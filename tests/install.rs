@@ -13,12 +13,17 @@ use walkdir::WalkDir;
 /// Installs into a directory of its own.
 fn install(variables: &[&str]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
+    install_into(root.path(), "install", variables);
+    root
+}
+
+/// Installs what `target` is about.
+fn install_into(root: &Path, target: &str, variables: &[&str]) {
     let mut make = Command::new("make");
-    make.current_dir(env!("CARGO_MANIFEST_DIR")).args(["--no-print-directory", "install"]);
-    make.arg(format!("DESTDIR={}", root.path().display())).arg(format!("VFIOCTL={}", support::VFIOCTL));
+    make.current_dir(env!("CARGO_MANIFEST_DIR")).args(["--no-print-directory", target]);
+    make.arg(format!("DESTDIR={}", root.display())).arg(format!("VFIOCTL={}", support::VFIOCTL));
     let output = support::run(make.args(variables));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    root
 }
 
 /// The files and links installed, as they will be called.
@@ -92,6 +97,68 @@ fn the_hook_for_libvirt_calls_what_is_installed() {
         let rule = hook.with_file_name("06-vfioctl-reattach.rules");
         assert!(fs::read_to_string(rule).unwrap().contains("vfioctl@$kernel.service"));
     }
+}
+
+/// Early boot is a decision: `make install` alone makes none. Each builder finds its files where it looks, whatever PREFIX is,
+/// and what they call is there.
+#[test]
+fn early_boot_is_installed_by_its_own_targets() {
+    let programs = ["/usr/share/initramfs-tools/hooks/vfioctl", "/usr/lib/dracut/modules.d/50vfioctl/module-setup.sh"];
+    let early = [
+        ("install-initramfs-tools", vec![programs[0]]),
+        (
+            "install-dracut",
+            vec![
+                programs[1],
+                "/usr/lib/dracut/modules.d/50vfioctl/vfioctl-claim.sh",
+                "/usr/lib/dracut/modules.d/50vfioctl/vfioctl-initramfs.service",
+            ],
+        ),
+        (
+            "install-mkinitcpio",
+            vec![
+                "/usr/lib/initcpio/hooks/vfioctl",
+                "/usr/lib/initcpio/install/vfioctl",
+                "/usr/local/lib/systemd/system/vfioctl-initramfs.service",
+            ],
+        ),
+    ];
+    let root = install(&[]);
+    let mut files = installed(root.path());
+    for (target, expected) in early {
+        install_into(root.path(), target, &[]);
+        let now = installed(root.path());
+        let mut new: Vec<&Path> = now.iter().filter(|path| !files.contains(path)).map(PathBuf::as_path).collect();
+        new.sort();
+        assert_eq!(new, expected.iter().map(Path::new).collect::<Vec<_>>(), "{target}");
+        for path in new {
+            let installed = root.path().join(path.strip_prefix("/").unwrap());
+            let text = fs::read_to_string(&installed).unwrap();
+            for line in text.lines() {
+                assert!(!line.contains("dir@"), "{path:?}: {line}");
+            }
+            // Whoever runs it gets it by name; mkinitcpio reads its own.
+            let is_program = programs.map(Path::new).contains(&path) || path.ends_with("vfioctl-claim.sh");
+            assert_eq!(fs::metadata(&installed).unwrap().permissions().mode() & 0o111 != 0, is_program, "{path:?}");
+        }
+        files = now;
+    }
+    for path in [programs[0], programs[1], "/usr/lib/initcpio/install/vfioctl"] {
+        let text = fs::read_to_string(root.path().join(&path[1..])).unwrap();
+        assert!(text.contains("    /usr/local/sbin/vfioctl initramfs "), "{path}: {text}");
+    }
+    let variables = [
+        "DRACUTDIR=/opt/dracut",
+        "INITRAMFSTOOLSDIR=/opt/initramfs-tools",
+        "INITCPIODIR=/opt/initcpio",
+        "UNITDIR=/opt",
+    ];
+    let elsewhere = tempfile::tempdir().unwrap();
+    for target in ["install-dracut", "install-initramfs-tools", "install-mkinitcpio"] {
+        install_into(elsewhere.path(), target, &variables);
+    }
+    let files = installed(elsewhere.path());
+    assert!(files.len() == 7 && files.iter().all(|path| path.starts_with("/opt")), "{files:?}");
 }
 
 #[test]

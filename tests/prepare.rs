@@ -17,31 +17,7 @@ const VF: &str = "0000:3b:00.1";
 const PORT: &str = "pci/0000:3b:00.0/196609";
 
 /// Answers as devlink 6.10 does. `mode` says what goes wrong.
-const DEVLINK: &str = r#"#!/bin/sh
-here=${0%/*}
-vf=/sys/bus/pci/devices/0000:3b:00.1
-driver=none
-[ -e $vf/driver ] && driver=$(basename "$(readlink $vf/driver)")
-echo "devlink $*, driver $driver, override $(cat $vf/driver_override)" >> "$here/calls"
-mode=$(cat "$here/mode")
-case "$*,$mode" in
-    "-j port show,show-fails") echo 'devlink answers: Operation not permitted' >&2; exit 1 ;;
-    "-j port show,show-hangs") sleep 60 & wait ;;
-    "-j port show,show-babbles") echo '{"port":' ;;
-    "-j port show,legacy") echo '{"port":{"pci/0000:3b:00.0/65535":{"type":"eth","flavour":"physical","port":0}}}' ;;
-    "-j port show,several")
-        echo '{"port":{"pci/0000:3b:00.0/1":{"flavour":"pcivf","vfnum":0},"pci/0000:3b:00.0/2":{"flavour":"pcivf","vfnum":0}}}' ;;
-    "-j port show,"*)
-        printf '{"port":{"pci/0000:3b:00.0/196609":{"type":"eth","netdev":"eth3","flavour":"pcivf","controller":0,"pfnum":0,'
-        printf '"vfnum":0,"external":false,"splittable":false,"function":{"hw_addr":"00:00:00:00:00:00","roce":"enable",'
-        printf '"migratable":"%s"}}}}\n' "$(cat "$here/migratable")" ;;
-    "port function set"*,set-fails) echo 'one'; echo 'devlink answers: Operation not supported' >&2; exit 1 ;;
-    "port function set"*,set-hangs) echo 'begun'; sleep 60 & echo $$ $! > "$here/pids"; wait ;;
-    *"migratable disable",undo-fails) echo 'kernel answers: busy' >&2; exit 1 ;;
-    "port function set"*) echo "${6}d"; echo "$6" > "$here/migratable" ;;
-    *) echo "what? $*" >&2; exit 2 ;;
-esac
-"#;
+const DEVLINK: &str = include_str!("support/devlink");
 
 /// A directory that comes first in PATH.
 struct Tools {

@@ -260,6 +260,7 @@ fn what_only_looks_leaves_the_device_alone() {
         &["explain", VF],
         &["sriov"],
         &["drivers"],
+        &["doctor", "-v"],
         &["driverctl", "list-devices"],
     ] {
         let asked = ask(host.path(), arguments);
@@ -294,6 +295,26 @@ fn completing_leaves_devices_alone() {
             assert_eq!((asked.started(), asked.count("execve")), (0, 1), "{words:?}: {:?}", asked.calls);
         }
     }
+}
+
+/// A device more costs `doctor` as much as the one before, with a choice for each.
+#[test]
+fn a_device_of_doctor_costs_so_many_calls() {
+    let [few, more, most] = [16, 48, 80].map(|functions| {
+        let host = host(functions);
+        let policy = host.path().join("etc/vfioctl.d");
+        fs::create_dir_all(&policy).unwrap();
+        for entry in fs::read_dir(host.path().join("sys/bus/pci/devices")).unwrap() {
+            let address = entry.unwrap().file_name().into_string().unwrap();
+            let rule = format!("[[device]]\naddress = '{address}'\nid = '15b3:101e'\ndriver = 'auto'\n");
+            fs::write(policy.join(format!("{address}.toml")), rule).unwrap();
+        }
+        fs::write(policy.join("50-all.toml"), "[[device]]\nclass = 'network'\ndriver = 'auto'\n").unwrap();
+        ask(host.path(), &["doctor"]).calls.values().sum::<usize>()
+    });
+    let (first, second) = (more - few, most - more);
+    assert!(first.abs_diff(second) <= first / 20, "{few} {more} {most}");
+    assert!(second <= 32 * 32, "{} calls for a device", second / 32);
 }
 
 /// One device costs what it costs, however many there are besides: the host's files are asked for no more often than so.

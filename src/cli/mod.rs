@@ -209,18 +209,18 @@ pub struct Snapshot {
 /// What to print for an initramfs.
 #[derive(Args, Debug)]
 pub struct Initramfs {
-    /// What the image's own files are made of
-    #[arg(long, value_name = "FORMAT", default_value = "rules")]
+    /// For which of the image's files
+    #[arg(long, value_name = "FORMAT", default_value = "script")]
     pub format: InitramfsFormat,
 }
 
 /// What is printed for an initramfs.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InitramfsFormat {
-    /// udev rules, for devices that appear while the initramfs runs
+    /// A shell script that runs before udev, for devices that are there
+    Script,
+    /// udev rules, for devices that appear later
     Rules,
-    /// A device a line, for the script that runs before udev
-    Table,
 }
 
 /// What to show.

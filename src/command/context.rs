@@ -193,13 +193,18 @@ impl Context {
     pub fn device(&self, address: Address) -> Result<Device, Failure> {
         match Device::read(&self.host, address) {
             Ok(Some(device)) => Ok(device),
-            Ok(None) => Err(Failure::new(
-                Kind::NoDevice,
-                format!("no PCI device {address} ({} is not there)", self.host.device(address).display()),
-                "'vfioctl list' shows those there are",
-            )),
+            Ok(None) => Err(self.no_device(address)),
             Err(error) => Err(Failure::plain(Kind::Failed, format!("{address}: {error}"))),
         }
+    }
+
+    /// That there is no such device.
+    pub fn no_device(&self, address: Address) -> Failure {
+        Failure::new(
+            Kind::NoDevice,
+            format!("no PCI device {address} ({} is not there)", self.host.device(address).display()),
+            "'vfioctl list' shows those there are",
+        )
     }
 
     /// Says why nothing can be shown; with --json as a document too.

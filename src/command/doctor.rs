@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `vfioctl doctor`: is this host ready for VFIO?
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::context::Context;
+use crate::doctor::{self, Severity};
+use crate::report;
 
-/// Does it.
-pub fn run(_context: &Context) -> Result<u8> {
-    bail!("not written yet")
+/// Looks, and says so; 1 where something is a failure.
+pub fn run(context: &Context) -> Result<u8> {
+    let devices = context.list()?;
+    let (policy, errors) = context.policy_read();
+    let findings = doctor::examine(&context.host, &devices, policy, errors)?;
+    let is_ready = findings.iter().all(|finding| finding.severity < Severity::Failure);
+    report::doctor(context.output, &findings, is_ready)?;
+    Ok(u8::from(!is_ready))
 }

@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::context::Context;
 use crate::address::Address;
 use crate::catalog::Catalog;
+use crate::doctor;
 use crate::kernel_name::{DriverName, ModuleName};
 use crate::modules::{KernelConfig, ModuleState};
 use crate::report::{self, DriverView};
@@ -71,18 +72,7 @@ pub fn run(context: &Context) -> Result<u8> {
         });
     }
     let has_variant = views.iter().any(|view| view.module != "vfio_pci" && view.state != ModuleState::Missing);
-    let summary = if has_variant {
-        None
-    } else if config.has_variant() {
-        Some(format!(
-            "No variant driver of kernel {release} is installed, so vfio-pci is the best there is for every device."
-        ))
-    } else {
-        Some(format!(
-            "Kernel {release} was built without any variant driver (as Debian's kernels are), so vfio-pci is the best there is \
-             for every device."
-        ))
-    };
+    let summary = (!has_variant).then(|| doctor::no_variant(&release, &config));
     report::drivers(context.output, &release, &views, summary.as_deref())?;
     Ok(0)
 }

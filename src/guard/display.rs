@@ -16,6 +16,11 @@ use crate::sysfs::{Node, ReadError};
 const BOOT_FRAMEBUFFERS: [&str; 10] =
     ["BOOTFB", "efifb", "vesafb", "simplefb", "simpledrm", "efidrm", "vesadrm", "ofdrm", "offb", "simple-framebuffer"];
 
+/// Is that the name of one?
+pub fn is_boot_framebuffer(name: &str) -> bool {
+    BOOT_FRAMEBUFFERS.iter().any(|known| name.starts_with(known))
+}
+
 /// `PCI_BASE_CLASS_DISPLAY` (`include/linux/pci_ids.h`).
 const DISPLAY: &str = "0x03";
 
@@ -123,7 +128,7 @@ fn is_to_be_seen(below: &[Below]) -> Result<bool, ReadError> {
 fn lit(below: &[Below]) -> Result<String, ReadError> {
     let connectors = connectors(below)?;
     let lit = connectors.iter().filter(|(_, is_connected, is_enabled)| *is_connected && *is_enabled);
-    Ok(lit.map(|(name, ..)| format!(", {name}")).collect())
+    Ok(lit.map(|(name, ..)| format!(", {name}")).collect::<Vec<_>>().concat())
 }
 
 /// The firmware's framebuffer in a device's memory, out of `/proc/iomem`: what is inside of another range is indented more.
@@ -136,7 +141,7 @@ fn boot_framebuffer(iomem: &str, device: Address) -> Option<String> {
         if inside.is_some_and(|outer| depth <= outer) {
             inside = None;
         }
-        if inside.is_some() && BOOT_FRAMEBUFFERS.iter().any(|known| name.starts_with(known)) {
+        if inside.is_some() && is_boot_framebuffer(name) {
             return Some(name.to_string());
         }
         if inside.is_none() && name == device {

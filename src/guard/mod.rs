@@ -21,9 +21,13 @@ mod session;
 mod tests;
 mod vfio;
 
+pub use below::{Below, below, under};
+pub use disk::TELLING_PARTITIONS;
+pub use display::is_boot_framebuffer;
 pub use finding::{Finding, Use, Uses};
 pub use network::interfaces_in_use;
-pub use vfio::{Holder, holders, holding, users};
+pub use patient::read as read_patiently;
+pub use vfio::{DEVICE, Holder, NODES, holders, holding, users};
 
 use crate::address::Address;
 use crate::host::Host;
@@ -40,7 +44,7 @@ pub fn findings(host: &Host, address: Address, together: &[Address]) -> Result<V
 /// The same, asked for by a process.
 fn findings_for(host: &Host, address: Address, together: &[Address], pid: u32) -> Result<Vec<Finding>, ReadError> {
     let going = Going::new(host, together);
-    let below = below::below(host, address)?;
+    let below = below(host, address)?;
     let disks = [below.clone(), remote::disks(host, &below, &going)?].concat();
     let mut findings = disk::findings(host, &disks, &going)?;
     findings.extend(session::findings(host, pid, &below, &going)?);

@@ -15,10 +15,10 @@ use crate::printable::printable;
 use crate::processes::{Opener, is_ours, openers_of};
 
 /// Where the nodes are, as a process names them: below its own root, whatever ours is.
-const NODES: &str = "/dev/vfio";
+pub const NODES: &str = "/dev/vfio";
 
 /// What an open device is that was reached through its group (`drivers/vfio/group.c`, `vfio_device_open_file`).
-const DEVICE: &str = "anon_inode:[vfio-device]";
+pub const DEVICE: &str = "anon_inode:[vfio-device]";
 
 /// The line of `/proc/PID/fdinfo/FD` that names an open device (`drivers/vfio/vfio_main.c`, `vfio_device_show_fdinfo`, in
 /// the newest kernels).

@@ -84,7 +84,7 @@ mod tests {
 
     fn table(lines: &[&str]) -> Table {
         let mut table = Table::default();
-        let text: String = lines.iter().map(|line| format!("alias vfio_pci:{line}\n")).collect();
+        let text: String = lines.iter().map(|line| format!("alias vfio_pci:{line}\n")).collect::<Vec<_>>().concat();
         table.read_modules_alias(Cursor::new(text)).unwrap();
         table
     }

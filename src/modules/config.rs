@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::drop_in;
 use crate::file;
@@ -48,6 +48,32 @@ pub fn read(host: &Host, table: &mut Table) -> Config {
         }
     }
     config
+}
+
+/// A line of modprobe.d that is neither an alias nor a blacklist: `options`, `install`, `softdep` and the like.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Directive {
+    /// The file it stands in.
+    pub path: PathBuf,
+    /// Where it begins, from 1.
+    pub line: usize,
+    /// Its words: what it is, the module, the rest.
+    pub words: Vec<String>,
+}
+
+/// All such lines, in the order in which they are read. What cannot be read is named by [`read`].
+pub fn directives(host: &Host) -> Vec<Directive> {
+    let mut directives = Vec::new();
+    for path in drop_in::readable_files(&host.modprobe_directories(), ".conf").0 {
+        let Ok(bytes) = file::read(&path, file::SETTINGS) else { continue };
+        for (line, text) in logical_lines(&String::from_utf8_lossy(&bytes)) {
+            let words: Vec<String> = text.split([' ', '\t']).filter(|w| !w.is_empty()).map(str::to_string).collect();
+            if words.first().is_some_and(|first| !matches!(first.as_str(), "alias" | "blacklist")) {
+                directives.push(Directive { path: path.clone(), line, words });
+            }
+        }
+    }
+    directives
 }
 
 impl Config {

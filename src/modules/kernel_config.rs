@@ -28,7 +28,11 @@ impl KernelConfig {
 
     /// Was the kernel built with this driver? `None`: the configuration does not say.
     fn has(&self, driver: &Driver) -> Option<bool> {
-        let symbol = driver.kconfig?;
+        self.is_set(driver.kconfig?)
+    }
+
+    /// Was it built with this option (`CONFIG_…`), as a module or not? `None`: the configuration does not say, or there is none.
+    pub fn is_set(&self, symbol: &str) -> Option<bool> {
         let [module, built_in, unset] =
             [format!("{symbol}=m"), format!("{symbol}=y"), format!("# {symbol} is not set")];
         self.text.as_ref()?.lines().find_map(|line| match line {

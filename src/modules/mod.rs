@@ -10,7 +10,7 @@ mod native;
 mod state;
 mod tables;
 
-pub use config::{Blacklist, Config};
+pub use config::{Blacklist, Config, Directive, directives};
 pub use kernel_config::KernelConfig;
 pub use load::{LoadError, load, load_for_alias};
 pub use native::native_table;

@@ -10,7 +10,7 @@ pub mod trust;
 mod udev;
 
 pub use away::{give_away, take_again};
-pub use rule::{Choice, Decision, Policy, PolicyError, Renewed, Rule, parse};
+pub use rule::{Choice, Decision, Policy, PolicyError, Renewed, Rule, Selector, parse};
 pub use store::{
     Draft, StoreError, Terms, check_forgettable, check_replaceable, drafts, forget, has_draft, has_own_file, is_kept,
     own_file, sweep,

@@ -185,7 +185,8 @@ impl Selector {
         address.is_none() && id.is_none() && subsystem.is_none() && class.is_none() && pf.is_none()
     }
 
-    fn holds(&self, device: &Device) -> bool {
+    /// Is it about this device?
+    pub fn holds(&self, device: &Device) -> bool {
         let modalias = &device.modalias;
         let pair = |vendor: String, device: String| format!("{vendor}:{device}");
         self.address.is_none_or(|address| address == device.address)
@@ -280,6 +281,12 @@ impl Policy {
         choose(self.naming(device.address), self.without_address(), device)
     }
 
+    /// All rules in the order in which they are asked: the first that is about a device has the say.
+    pub fn by_precedence(&self) -> impl Iterator<Item = &Rule> {
+        let naming = self.rules.iter().rev().filter(|rule| rule.address().is_some());
+        naming.chain(self.without_address().rev())
+    }
+
     fn naming(&self, address: Address) -> impl DoubleEndedIterator<Item = &Rule> + Clone {
         self.by_address.get(&address).into_iter().flatten().map(|&place| &self.rules[place])
     }
@@ -335,6 +342,11 @@ impl Rule {
     /// Is it in a file of that name?
     fn is_in(&self, name: &OsStr) -> bool {
         self.file.file_name() == Some(name)
+    }
+
+    /// Is it about this device, whatever other rule may come before it?
+    pub fn is_about(&self, device: &Device) -> bool {
+        self.selector.holds(device)
     }
 
     /// The address the rule is about, if it names one.

@@ -3,12 +3,17 @@
 
 mod candidates;
 mod device;
+mod doctor;
 mod driverctl;
 mod drivers;
+mod graph;
+mod groups;
 mod import;
+mod initramfs;
 mod libvirt;
 mod probe;
 mod results;
+mod snapshot;
 mod sriov;
 mod table;
 
@@ -25,12 +30,17 @@ use crate::printable::{is_plain, printable, printable_lines};
 
 pub use candidates::{explain, show_match};
 pub use device::{Blocker, DeviceView, GroupView, PolicyView, ShowView, list, show};
+pub use doctor::doctor;
 pub use driverctl::lines;
 pub use drivers::{DriverView, drivers};
+pub use graph::graph;
+pub use groups::{GroupsView, drawing, groups};
 pub use import::{Import, imports};
+pub use initramfs::{InitramfsView, initramfs};
 pub use libvirt::{CheckView, SnippetView, StartView, snippets, start};
 pub use probe::{ProbeView, probe};
 pub use results::{remarks, results, udev_property};
+pub use snapshot::{SnapshotView, Unread, snapshot};
 pub use sriov::{PfView, SriovOutcome, SriovView, VfView, sriov_list, sriov_set, sriov_show};
 
 const BOLD: Style = Style::new().bold();

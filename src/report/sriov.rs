@@ -280,7 +280,7 @@ fn on(vfs: &[VfView]) -> String {
     for vf in vfs {
         *numbers.entry(vf.driver.as_ref().map_or("no driver", DriverName::as_str)).or_default() += 1;
     }
-    numbers.iter().map(|(driver, number)| format!(", {number} on {}", printable(driver))).collect()
+    numbers.iter().map(|(driver, number)| format!(", {number} on {}", printable(driver))).collect::<Vec<_>>().concat()
 }
 
 fn on_off(is_on: bool) -> &'static str {

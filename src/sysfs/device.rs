@@ -64,6 +64,23 @@ impl Device {
         fs::metadata(host.device(address)).ok().map(|data| data.ino())
     }
 
+    /// What leads to a device, from the root down: the devices above it in sysfs, which for all functions of a bus are the same
+    /// (`drivers/pci/probe.c`, `pci_setup_device`: the parent is the bridge of the bus), and for VFs those of their PF
+    /// (`drivers/pci/iov.c`, `pci_iov_scan_device`). None where it is gone.
+    pub fn ports(host: &Host, address: Address) -> Result<Vec<Address>, ReadError> {
+        let path = host.device(address);
+        let target = match fs::read_link(&path) {
+            Ok(target) => target,
+            // Under another root it may be a directory.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+                return Ok(Vec::new());
+            }
+            Err(source) => return Err(ReadError { path, source }),
+        };
+        let names = target.components().filter_map(|name| name.as_os_str().to_str()?.parse().ok());
+        Ok(names.filter(|name| *name != address).collect())
+    }
+
     /// A PCI-to-PCI or CardBus bridge: no VFIO driver takes one (`vfio_pci_core_init_dev` wants header type 0).
     pub fn is_bridge(&self) -> bool {
         matches!(&self.modalias.class()[..4], "0604" | "0607")

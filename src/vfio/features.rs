@@ -105,7 +105,7 @@ mod tests {
             (3, &["stop_copy", "p2p"]),
             (5, &["stop_copy", "pre_copy"]),
             (7, &["stop_copy", "p2p", "pre_copy"]),
-            (1 | 1 << 63, &["stop_copy", "bit 63"]),
+            (1 | (1 << 63), &["stop_copy", "bit 63"]),
         ] {
             assert_eq!(migration_names(flags), names);
         }

@@ -77,7 +77,8 @@ impl Trial {
     pub fn run(&self) -> Trace {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        let faults: String = self.faults.iter().map(|fault| format!("simhost ctl fault '{fault}'\n")).collect();
+        let faults: String =
+            self.faults.iter().map(|fault| format!("simhost ctl fault '{fault}'\n")).collect::<Vec<_>>().concat();
         let script = format!(
             "vfioctl() {{ {vfioctl} \"$@\"; }}
              work={work}

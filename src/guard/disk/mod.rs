@@ -17,6 +17,8 @@ use super::mounts;
 use crate::host::Host;
 use crate::sysfs::ReadError;
 
+pub use stored::TELLING_PARTITIONS;
+
 use layers::{Affected, Harm, Kind, Layers};
 use users::{User, plain, several};
 

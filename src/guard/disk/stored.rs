@@ -8,6 +8,13 @@ use crate::sysfs::{Node, ReadError};
 
 use crate::guard::mounts::read_text;
 
+/// A partition for ZFS (`lib/libefi/rdwr_efi.c` of OpenZFS, `V_USR`).
+const ZFS: &str = "6a898cc3-1dd2-11b2-99a6-080020736631";
+/// UEFI specification, "EFI System Partition".
+const EFI_SYSTEM: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
+/// The types of partitions that mean something here.
+pub const TELLING_PARTITIONS: [&str; 2] = [ZFS, EFI_SYSTEM];
+
 /// A file system of one or more block devices, each known to the kernel by a number of its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Volume {
@@ -79,24 +86,22 @@ fn member_of(properties: &str) -> Option<String> {
     (property(properties, "ID_FS_TYPE") == Some("zfs_member")).then(label).flatten().map(decoded)
 }
 
-/// Is it a partition for ZFS (`lib/libefi/rdwr_efi.c` of OpenZFS, `V_USR`), or one that blkid takes for ZFS among others, with
+/// Is it a partition for ZFS, or one that blkid takes for ZFS among others, with
 /// nothing else known to be on it?
 fn may_be_member(properties: &str) -> bool {
-    const TYPE: &str = "6a898cc3-1dd2-11b2-99a6-080020736631";
     match property(properties, "ID_FS_TYPE") {
         Some(fs_type) => fs_type == "zfs_member",
         None => {
             let is_ambivalent = property(properties, "ID_FS_AMBIVALENT").is_some_and(|all| all.contains("zfs_member"));
-            is_ambivalent || property(properties, "ID_PART_ENTRY_TYPE") == Some(TYPE)
+            is_ambivalent || property(properties, "ID_PART_ENTRY_TYPE") == Some(ZFS)
         }
     }
 }
 
-/// Is it the partition that the firmware boots from (UEFI specification, "EFI System Partition")?
+/// Is it the partition that the firmware boots from?
 pub fn is_esp(host: &Host, number: Option<&str>) -> Result<bool, ReadError> {
-    const TYPE: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
     let properties = udev_properties(host, number)?;
-    Ok(properties.is_some_and(|properties| property(&properties, "ID_PART_ENTRY_TYPE") == Some(TYPE)))
+    Ok(properties.is_some_and(|properties| property(&properties, "ID_PART_ENTRY_TYPE") == Some(EFI_SYSTEM)))
 }
 
 /// udev's database of a block device, as it is on disk.

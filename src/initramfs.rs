@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an initramfs is told of the policy: which devices native drivers are to keep off there. Pure: from decisions made when
+//! the image is built to the text of a script and of udev rules, which need nothing of ours in the image.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::address::Address;
+use crate::kernel_name::DriverName;
+use crate::policy::{Policy, Rule, Selector};
+use crate::sysfs::Device;
+
+/// A line: of those that fit a device the first counts.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+pub struct Claim {
+    /// Which devices.
+    #[serde(flatten)]
+    pub pattern: Pattern,
+    /// What is written to their `driver_override`; `None`: nothing, whatever the lines below say.
+    pub driver: Option<DriverName>,
+    /// The policy's file.
+    pub file: String,
+}
+
+/// What sysfs must say of a device: all that is given, in its words, which are lower-case hex digits but for the address.
+#[derive(Clone, PartialEq, Eq, Serialize, Default, Debug)]
+pub struct Pattern {
+    /// Where it is.
+    pub address: Option<Address>,
+    /// Four digits.
+    pub vendor: Option<String>,
+    /// Four digits.
+    pub device: Option<String>,
+    /// Four digits.
+    pub subsystem_vendor: Option<String>,
+    /// Four digits.
+    pub subsystem_device: Option<String>,
+    /// How its six digits begin.
+    pub class: Option<String>,
+}
+
+/// A device that is here while the image is built, and what becomes of it.
+#[derive(Debug)]
+pub struct Present<'a> {
+    /// The device.
+    pub device: &'a Device,
+    /// The rule that is about it.
+    pub rule: &'a Rule,
+    /// As [`Claim::driver`].
+    pub driver: Option<DriverName>,
+    /// Does this host live on it?
+    pub is_vital: bool,
+}
+
+/// The lines for a policy: first the devices that are here, by address and ids, then what the rules say of others. `named`
+/// knows a rule's driver; `None`: it cannot be told.
+pub fn claims(
+    policy: &Policy,
+    devices: &[Device],
+    present: &[Present<'_>],
+    mut named: impl FnMut(&Rule) -> Option<DriverName>,
+) -> Vec<Claim> {
+    let mut claims: Vec<Claim> = present
+        .iter()
+        .map(|Present { device, rule, driver, .. }| Claim {
+            pattern: Pattern::of_device(device),
+            driver: driver.clone(),
+            file: rule.file.display().to_string(),
+        })
+        .collect();
+    let here: BTreeSet<Address> = devices.iter().map(|device| device.address).collect();
+    for rule in policy.by_precedence() {
+        let selector = rule.selector();
+        let is_for_others = match selector.address {
+            // What is there now has its line; that there is another device one day is what its ids are for.
+            Some(address) => !here.contains(&address) && selector.id.is_some(),
+            None => !is_about_vital(selector, present),
+        };
+        // Before their PF has a driver there are no VFs.
+        if !is_for_others || selector.pf.is_some() {
+            continue;
+        }
+        if let Some(driver) = named(rule) {
+            let (pattern, file) = (Pattern::of_selector(selector), rule.file.display().to_string());
+            claims.push(Claim { pattern, driver: Some(driver), file });
+        }
+    }
+    if claims.iter().all(|claim| claim.driver.is_none()) {
+        claims.clear();
+    }
+    claims
+}
+
+/// Is one of the devices that this host lives on such a one? At another address nobody would know it in the image.
+pub fn is_about_vital(selector: &Selector, present: &[Present<'_>]) -> bool {
+    present.iter().any(|here| here.is_vital && selector.holds(here.device))
+}
+
+/// May this name stand in a script and in a udev rule without being quoted?
+pub fn is_plain(driver: &DriverName) -> bool {
+    driver.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.+".contains(&b))
+}
+
+impl Pattern {
+    /// This device and no other that comes to its address.
+    fn of_device(device: &Device) -> Pattern {
+        let modalias = &device.modalias;
+        Pattern {
+            address: Some(device.address),
+            vendor: Some(modalias.vendor()),
+            device: Some(modalias.device()),
+            subsystem_vendor: Some(modalias.subsystem_vendor()),
+            subsystem_device: Some(modalias.subsystem_device()),
+            class: None,
+        }
+    }
+
+    fn of_selector(selector: &Selector) -> Pattern {
+        let ids = |ids: &Option<String>| {
+            let (vendor, device) = ids.as_ref()?.split_once(':')?;
+            Some((vendor.to_string(), device.to_string()))
+        };
+        let (vendor, device) = ids(&selector.id).unzip();
+        let (subsystem_vendor, subsystem_device) = ids(&selector.subsystem).unzip();
+        let class = selector.class.as_ref().map(|class| class.prefix().to_string());
+        Pattern { address: selector.address, vendor, device, subsystem_vendor, subsystem_device, class }
+    }
+
+    /// For `case`, which compares with `ADDRESS/VENDOR/DEVICE/SUBSYSTEM_VENDOR/SUBSYSTEM_DEVICE/CLASS`.
+    fn shell(&self) -> String {
+        let word = |digits: &Option<String>| digits.as_ref().map_or("*".to_string(), |digits| format!("0x{digits}"));
+        let address = self.address.map_or("*".to_string(), |address| address.to_string());
+        let ids = [&self.vendor, &self.device, &self.subsystem_vendor, &self.subsystem_device].map(word).join("/");
+        let class = self.class.as_ref().map_or("*".to_string(), |class| format!("0x{class}*"));
+        format!("{address}/{ids}/{class}")
+    }
+
+    fn udev(&self) -> String {
+        let mut keys: Vec<String> = self.address.iter().map(|address| format!("KERNEL==\"{address}\"")).collect();
+        let attributes = [
+            ("vendor", &self.vendor),
+            ("device", &self.device),
+            ("subsystem_vendor", &self.subsystem_vendor),
+            ("subsystem_device", &self.subsystem_device),
+        ];
+        for (name, digits) in attributes {
+            keys.extend(digits.iter().map(|digits| format!("ATTR{{{name}}}==\"0x{digits}\"")));
+        }
+        keys.extend(self.class.iter().map(|class| format!("ATTR{{class}}==\"0x{class}*\"")));
+        keys.join(", ")
+    }
+}
+
+/// For a shell of any make, with what is built into it alone: it runs before udev does, and before any module is loaded. A
+/// device's own uevent would come too late where another of its kind is first, which loads the driver of both.
+const SCRIPT: [&str; 2] = [
+    r#"#!/bin/sh
+# Made by 'vfioctl initramfs' from vfioctl.d(5) when this image was built. rd.vfioctl=0 on the kernel's command line: not now.
+read -r words </proc/cmdline
+case " $words " in
+*' rd.vfioctl=0 '*) exit 0 ;;
+esac
+for path in /sys/bus/pci/devices/*; do
+    address=${path##*/}
+    {
+        read -r vendor <"$path/vendor" && read -r device <"$path/device" &&
+            read -r subsystem_vendor <"$path/subsystem_vendor" &&
+            read -r subsystem_device <"$path/subsystem_device" && read -r class <"$path/class"
+    } 2>/dev/null || continue
+    case "$address/$vendor/$device/$subsystem_vendor/$subsystem_device/$class" in
+"#,
+    r#"    *) continue ;;
+    esac
+    if [ -e "$path/driver" ]; then
+        said="is on a driver already: not claimed"
+    elif echo "$driver" >"$path/driver_override"; then
+        said="claimed for $driver"
+    else
+        said="cannot be claimed for $driver"
+    fi
+    echo "<5>vfioctl: $address: $said" >/dev/kmsg
+done
+"#,
+];
+
+/// The script that claims what is there at the start; empty without claims.
+pub fn script(claims: &[Claim]) -> String {
+    if claims.is_empty() {
+        return String::new();
+    }
+    let line = |claim: &Claim| {
+        let action = claim.driver.as_ref().map_or("continue".to_string(), |driver| format!("driver={driver}"));
+        format!("    {}) {action} ;;\n", claim.pattern.shell())
+    };
+    let lines: Vec<String> = claims.iter().map(line).collect();
+    format!("{}{}{}", SCRIPT[0], lines.concat(), SCRIPT[1])
+}
+
+/// Before and after the lines. What a native driver has already is not to be taken from it here. Without MODALIAS no driver is
+/// loaded for a device that none is to have.
+const RULES: [&str; 2] = [
+    r#"# Made by 'vfioctl initramfs' from vfioctl.d(5) when this image was built: devices that appear while it runs.
+SUBSYSTEM!="pci", GOTO="vfioctl_initramfs_end"
+ACTION!="add", GOTO="vfioctl_initramfs_end"
+IMPORT{cmdline}="rd.vfioctl"
+ENV{rd.vfioctl}=="0", GOTO="vfioctl_initramfs_end"
+TEST=="driver", GOTO="vfioctl_initramfs_end"
+"#,
+    r#"LABEL="vfioctl_initramfs_end"
+"#,
+];
+
+/// The udev rules that claim what comes later; empty without claims.
+pub fn rules(claims: &[Claim]) -> String {
+    if claims.is_empty() {
+        return String::new();
+    }
+    let line = |claim: &Claim| {
+        let action = claim
+            .driver
+            .as_ref()
+            .map_or(String::new(), |driver| format!("ATTR{{driver_override}}=\"{driver}\", ENV{{MODALIAS}}=\"\", "));
+        format!("{}, {action}GOTO=\"vfioctl_initramfs_end\"\n", claim.pattern.udev())
+    };
+    let lines: Vec<String> = claims.iter().map(line).collect();
+    format!("{}{}{}", RULES[0], lines.concat(), RULES[1])
+}

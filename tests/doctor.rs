@@ -1,0 +1,687 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `vfioctl doctor` on small roots: one host with which all is well, and what is said of it once one thing is changed.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+const RELEASE: &str = "7.0.0";
+/// A VF of a ConnectX-7, its PF, and a network card.
+const VF: &str = "0000:3b:00.1";
+const PF: &str = "0000:3b:00.0";
+const NIC: &str = "0000:04:00.0";
+
+/// A host's root directory.
+struct Root {
+    directory: tempfile::TempDir,
+}
+
+impl Root {
+    fn path(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path)
+    }
+
+    fn put(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn link(&self, path: &str, target: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let _ = fs::remove_file(&path);
+        symlink(target, path).unwrap();
+    }
+
+    fn remove(&self, path: &str) {
+        let path = self.path(path);
+        match path.symlink_metadata().unwrap().is_dir() {
+            true => fs::remove_dir_all(path).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+    }
+
+    /// Sets when a file was written, so many seconds from a day long ago.
+    fn written(&self, path: &str, seconds: u64) {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + seconds);
+        File::open(self.path(path)).unwrap().set_modified(time).unwrap();
+    }
+
+    fn device(&self, address: &str, ids: &str, driver: Option<&str>, group: Option<u32>) {
+        let directory = format!("sys/bus/pci/devices/{address}");
+        self.put(&format!("{directory}/modalias"), &format!("pci:{ids}\n"));
+        if let Some(driver) = driver {
+            self.put(&format!("sys/bus/pci/drivers/{driver}/bind"), "");
+            self.link(&format!("{directory}/driver"), &format!("../../drivers/{driver}"));
+        }
+        if let Some(group) = group {
+            let groups = format!("sys/kernel/iommu_groups/{group}");
+            self.put(&format!("{groups}/reserved_regions"), "0x00000000fee00000 0x00000000feefffff msi\n");
+            self.put(&format!("{groups}/type"), "DMA-FQ\n");
+            self.link(&format!("{groups}/devices/{address}"), &format!("../../../../bus/pci/devices/{address}"));
+            self.link(&format!("{directory}/iommu_group"), &format!("../../../../kernel/iommu_groups/{group}"));
+        }
+    }
+
+    /// Whatever leads to that file.
+    fn install(&self, template: &str, path: &str) {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(template);
+        let text = fs::read_to_string(&source).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+        self.put(path, &text.replace("@sbindir@", "/usr/sbin"));
+    }
+
+    fn doctor(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(support::VFIOCTL);
+        let output = support::run(command.arg("--root").arg(self.directory.path()).arg("doctor").args(arguments));
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    fn json(&self) -> (i32, Value) {
+        let (status, stdout, stderr) = self.doctor(&["--json"]);
+        (status, serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}")))
+    }
+}
+
+/// A host that is ready.
+fn good() -> Root {
+    let root = Root { directory: tempfile::tempdir().unwrap() };
+    root.put("proc/sys/kernel/osrelease", &format!("{RELEASE}\n"));
+    root.put("proc/sys/kernel/modules_disabled", "0\n");
+    root.put("proc/cpuinfo", "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu vme\n");
+    root.put("proc/cmdline", "root=/dev/sda1 intel_iommu=on\n");
+    root.put("proc/interrupts", "            CPU0\n   0:         9  IR-IO-APIC    2-edge      timer\n");
+    root.put("sys/firmware/acpi/tables/DMAR", "");
+    root.put("sys/devices/virtual/iommu/dmar0/intel-iommu/ecap", "f050da\n");
+    root.link("sys/class/iommu/dmar0", "../../devices/virtual/iommu/dmar0");
+    root.device(PF, "v000015B3d00001021sv000015B3sd00000023bc02sc00i00", Some("mlx5_core"), Some(1));
+    root.device(VF, "v000015B3d0000101Esv000015B3sd00000023bc02sc00i00", Some("mlx5_vfio_pci"), Some(2));
+    root.device(NIC, "v00008086d00001533sv00008086sd00000000bc02sc00i00", Some("igb"), Some(3));
+    root.link(&format!("sys/bus/pci/devices/{VF}/physfn"), &format!("../{PF}"));
+    root.put(&format!("sys/bus/pci/devices/{VF}/vfio-dev/vfio0/dev"), "511:0\n");
+    // What its variant wants of the PF: that it is up.
+    root.put(&format!("sys/bus/pci/devices/{PF}/mlx5_core.eth.0/uevent"), "");
+
+    let modules = format!("lib/modules/{RELEASE}");
+    let names = ["vfio", "vfio_iommu_type1", "vfio-pci-core", "vfio-pci", "mlx5-vfio-pci", "iommufd", "igb"];
+    let dep: String = names.iter().map(|name| format!("kernel/{name}.ko:\n")).collect();
+    root.put(&format!("{modules}/modules.dep"), &dep);
+    names.iter().for_each(|name| root.put(&format!("{modules}/kernel/{name}.ko"), ""));
+    root.put(
+        &format!("{modules}/modules.alias"),
+        "alias vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i* mlx5_vfio_pci\nalias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n",
+    );
+    root.put(
+        &format!("boot/config-{RELEASE}"),
+        "CONFIG_X86_64=y\nCONFIG_INTEL_IOMMU=y\nCONFIG_IOMMUFD=m\nCONFIG_VFIO_DEVICE_CDEV=y\nCONFIG_MLX5_VFIO_PCI=m\n",
+    );
+    for module in ["vfio", "vfio_pci_core", "vfio_iommu_type1", "mlx5_vfio_pci"] {
+        root.put(&format!("sys/module/{module}/initstate"), "live\n");
+    }
+    root.put("sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "N\n");
+    root.put("sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "N\n");
+
+    root.put(&policy_file(VF), &format!("[[device]]\naddress = \"{VF}\"\nid = \"15b3:101e\"\ndriver = \"auto\"\n"));
+    root.put("usr/sbin/vfioctl", "");
+    root.put("usr/bin/systemctl", "");
+    root.put("usr/sbin/grubby", "");
+    root.put("run/udev/control", "");
+    root.install("udev/05-vfioctl.rules.in", RULE);
+    root.install("systemd/vfioctl-claim.service.in", CLAIM);
+    root.install("systemd/vfioctl@.service.in", APPLY);
+    root.link(WANTED, "../vfioctl-claim.service");
+    root.link("usr/lib64/libvirt.so.0", "libvirt.so.0.11003.0");
+    root.install("libvirt/qemu.d/vfioctl.in", HOOK);
+    fs::set_permissions(root.path(HOOK), Permissions::from_mode(0o755)).unwrap();
+    root.put(DRACUT, "");
+    root.put(IMAGE, "");
+    root
+}
+
+fn policy_file(address: &str) -> String {
+    format!("etc/vfioctl.d/{address}.toml")
+}
+
+const RULE: &str = "usr/lib/udev/rules.d/05-vfioctl.rules";
+const CLAIM: &str = "usr/lib/systemd/system/vfioctl-claim.service";
+const APPLY: &str = "usr/lib/systemd/system/vfioctl@.service";
+const WANTED: &str = "usr/lib/systemd/system/sysinit.target.wants/vfioctl-claim.service";
+const HOOK: &str = "etc/libvirt/hooks/qemu.d/vfioctl";
+const DRACUT: &str = "usr/lib/dracut/modules.d/50vfioctl/module-setup.sh";
+const IMAGE: &str = "boot/initramfs-7.0.0.img";
+
+/// What is changed, and the finding that comes of it: its check, its severity, and how what mends it begins.
+type Case = (&'static str, fn(&Root), &'static str, &'static str, &'static str);
+
+const CASES: &[Case] = &[
+    ("nothing", |_| {}, "iommu", "pass", ""),
+    // The IOMMU.
+    (
+        "no parameter",
+        |root| {
+            root.remove("sys/kernel/iommu_groups");
+            root.remove("sys/class/iommu/dmar0");
+            root.put("proc/cmdline", "quiet\n");
+        },
+        "iommu",
+        "failure",
+        "grubby --update-kernel=ALL --args=intel_iommu=on",
+    ),
+    (
+        "turned off",
+        |root| {
+            root.remove("sys/kernel/iommu_groups");
+            root.put("proc/cmdline", "intel_iommu=off\n");
+        },
+        "iommu",
+        "failure",
+        "grubby --update-kernel=ALL --remove-args=intel_iommu=off",
+    ),
+    (
+        "off in the firmware",
+        |root| {
+            root.remove("sys/kernel/iommu_groups");
+            root.remove("sys/firmware/acpi/tables/DMAR");
+        },
+        "iommu",
+        "failure",
+        "turn on VT-d",
+    ),
+    (
+        "a guest without one",
+        |root| {
+            root.remove("sys/kernel/iommu_groups");
+            root.remove("sys/firmware/acpi/tables/DMAR");
+            root.put("proc/cpuinfo", "vendor_id\t: AuthenticAMD\nflags\t\t: fpu hypervisor\n");
+        },
+        "iommu",
+        "failure",
+        "on the hypervisor, with libvirt: <iommu",
+    ),
+    (
+        "by default, and off",
+        |root| {
+            root.remove("sys/kernel/iommu_groups");
+            root.put("proc/cmdline", "quiet\n");
+            root.put("boot/config-7.0.0", "CONFIG_INTEL_IOMMU=y\nCONFIG_INTEL_IOMMU_DEFAULT_ON=y\n");
+        },
+        "iommu",
+        "failure",
+        "dmesg | grep",
+    ),
+    (
+        "only groups of no IOMMU",
+        |root| {
+            root.put("sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n");
+            root.remove("sys/class/iommu/dmar0");
+            (1..=3).for_each(|group| root.put(&format!("sys/kernel/iommu_groups/{group}/name"), "vfio-noiommu\n"));
+        },
+        "iommu",
+        "failure",
+        "dmesg | grep",
+    ),
+    (
+        "devices without an IOMMU",
+        |root| root.put("sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n"),
+        "no-iommu-mode",
+        "warning",
+        "echo N >",
+    ),
+    ("AMD's parameter", |root| root.put("proc/cmdline", "amd_iommu=on\n"), "iommu-parameters", "note", ""),
+    // Interrupts.
+    (
+        "not remapped",
+        |root| root.put("proc/interrupts", "   0:   9   IO-APIC    2-edge  timer\n"),
+        "interrupt-remapping",
+        "failure",
+        "dmesg | grep",
+    ),
+    (
+        "not remapped by a parameter",
+        |root| {
+            root.put("proc/interrupts", "   0:   9   IO-APIC    2-edge  timer\n");
+            root.put("proc/cmdline", "intremap=off\n");
+        },
+        "interrupt-remapping",
+        "failure",
+        "grubby --update-kernel=ALL --remove-args=intremap=off",
+    ),
+    (
+        "not remapped by the hardware, and allowed",
+        |root| {
+            root.put("proc/interrupts", "   0:   9   IO-APIC    2-edge  timer\n");
+            root.put("sys/devices/virtual/iommu/dmar0/intel-iommu/ecap", "f050d2\n");
+            root.put("sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n");
+        },
+        "interrupt-remapping",
+        "warning",
+        "options vfio_iommu_type1 allow_unsafe_interrupts=1",
+    ),
+    (
+        "allowed without need",
+        |root| root.put("sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n"),
+        "interrupt-remapping",
+        "note",
+        "take allow_unsafe_interrupts=1",
+    ),
+    // Groups.
+    (
+        "a shared group",
+        |root| root.device("0000:04:00.1", "v00008086d00001533sv00008086sd00000000bc02sc00i00", None, Some(3)),
+        "iommu-groups",
+        "note",
+        "vfioctl groups",
+    ),
+    (
+        "a device without a group",
+        |root| root.device("0000:05:00.0", "v00008086d00001533sv00008086sd00000000bc02sc00i00", None, None),
+        "iommu-groups",
+        "warning",
+        "",
+    ),
+    (
+        "a group that is held up",
+        |root| {
+            let ids = "v00008086d00001533sv00008086sd00000000bc02sc00i00";
+            root.device("0000:3b:00.2", ids, Some("igb"), Some(2));
+        },
+        "iommu-group-blocked",
+        "warning",
+        "vfioctl bind 0000:3b:00.2",
+    ),
+    (
+        "a fixed mapping",
+        |root| root.put("sys/kernel/iommu_groups/3/reserved_regions", "0x0 0xfff direct\n"),
+        "iommu-group-reserved",
+        "warning",
+        "look in the firmware setup",
+    ),
+    (
+        "groups made smaller",
+        |root| root.put("proc/cmdline", "pcie_acs_override=downstream,multifunction\n"),
+        "acs-override",
+        "warning",
+        "grubby --update-kernel=ALL --remove-args=pcie_acs_override=downstream,multifunction",
+    ),
+    // Modules.
+    (
+        "a module is missing",
+        |root| root.remove("lib/modules/7.0.0/kernel/vfio-pci.ko"),
+        "vfio-modules",
+        "failure",
+        "boot a kernel that was built with CONFIG_VFIO_PCI",
+    ),
+    (
+        "no alias table",
+        |root| root.remove("lib/modules/7.0.0/modules.alias"),
+        "module-tables",
+        "warning",
+        "depmod 7.0.0",
+    ),
+    (
+        "no module can be loaded",
+        |root| root.put("proc/sys/kernel/modules_disabled", "1\n"),
+        "module-loading",
+        "failure",
+        "find what sets kernel.modules_disabled",
+    ),
+    (
+        "locked down",
+        |root| root.put("sys/kernel/security/lockdown", "none [integrity] confidentiality\n"),
+        "module-loading",
+        "note",
+        "",
+    ),
+    (
+        "blacklisted",
+        |root| root.put("etc/modprobe.d/x.conf", "# x\nblacklist vfio-pci\n"),
+        "module-blacklisted",
+        "warning",
+        "sed -i '2s/^/# /' /etc/modprobe.d/x.conf",
+    ),
+    (
+        "something else in place of it",
+        |root| root.put("etc/modprobe.d/x.conf", "install vfio-pci /bin/false\n"),
+        "module-blacklisted",
+        "warning",
+        "take the line out of /etc/modprobe.d/x.conf",
+    ),
+    ("no iommufd", |root| root.remove("lib/modules/7.0.0/kernel/iommufd.ko"), "iommufd", "note", ""),
+    // Variants.
+    (
+        "a variant is missing",
+        |root| {
+            root.put("lib/modules/7.0.0/modules.alias", "alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n");
+            root.remove("lib/modules/7.0.0/kernel/mlx5-vfio-pci.ko");
+            root.remove("sys/module/mlx5_vfio_pci");
+            root.remove("sys/bus/pci/drivers/mlx5_vfio_pci");
+            root.remove(&format!("sys/bus/pci/devices/{VF}/driver"));
+        },
+        "variant-missing",
+        "warning",
+        "boot a kernel from 5.18 on that was built with CONFIG_MLX5_VFIO_PCI",
+    ),
+    // Others' claims.
+    (
+        "driverctl's",
+        |root| {
+            root.put("etc/driverctl.d/pci-0000:04:00.0", "vfio-pci\n");
+            root.put("usr/lib/udev/rules.d/05-driverctl.rules", "");
+        },
+        "driverctl",
+        "note",
+        "vfioctl import-driverctl --yes",
+    ),
+    (
+        "driverctl's without it",
+        |root| root.put("etc/driverctl.d/pci-0000:04:00.0", "vfio-pci\n"),
+        "driverctl",
+        "warning",
+        "vfioctl import-driverctl --yes",
+    ),
+    (
+        "ids on the command line",
+        |root| root.put("proc/cmdline", "vfio-pci.ids=15b3:101e\n"),
+        "module-ids",
+        "warning",
+        "grubby --update-kernel=ALL --remove-args=vfio-pci.ids=15b3:101e",
+    ),
+    (
+        "ids in modprobe.d",
+        |root| root.put("etc/modprobe.d/vfio.conf", "options vfio-pci ids=8086:1533 disable_vga=1\n"),
+        "module-ids",
+        "note",
+        "take ids=8086:1533 out of /etc/modprobe.d/vfio.conf, line 1",
+    ),
+    (
+        "a softdep",
+        |root| root.put("etc/modprobe.d/vfio.conf", "softdep igb pre: vfio-pci\n"),
+        "module-lines",
+        "note",
+        "",
+    ),
+    (
+        "a module that is no more",
+        |root| root.put("etc/modules-load.d/vfio.conf", "vfio\nvfio_virqfd\n"),
+        "module-lines",
+        "warning",
+        "sed -i '2s/^/# /' /etc/modules-load.d/vfio.conf",
+    ),
+    (
+        "KubeVirt",
+        |root| root.put("var/lib/kubelet/device-plugins/kubevirt-kvm.sock", ""),
+        "vfio-consumers",
+        "note",
+        "vfioctl bind --driver vfio-pci",
+    ),
+    // Policy.
+    (
+        "a file that is none",
+        |root| root.put("etc/vfioctl.d/50-x.toml", "[[device]]\nadress = 1\n"),
+        "policy-files",
+        "failure",
+        "edit /etc/vfioctl.d/50-x.toml",
+    ),
+    (
+        "a device that is gone",
+        |root| root.put(&policy_file("0000:99:00.0"), "[[device]]\naddress = '99:00.0'\ndriver = 'auto'\n"),
+        "policy-devices",
+        "warning",
+        "rm /etc/vfioctl.d/0000:99:00.0.toml",
+    ),
+    (
+        "another device",
+        |root| {
+            root.put("etc/vfioctl.d/50-x.toml", "[[device]]\naddress = '04:00.0'\nid = '8086:1572'\ndriver = 'auto'\n")
+        },
+        "policy-devices",
+        "warning",
+        "edit /etc/vfioctl.d/50-x.toml",
+    ),
+    (
+        "no device of that kind",
+        |root| root.put("etc/vfioctl.d/50-x.toml", "[[device]]\nclass = 'display'\ndriver = 'auto'\n"),
+        "policy-devices",
+        "note",
+        "",
+    ),
+    (
+        "a driver that is not there",
+        |root| root.put("etc/vfioctl.d/50-x.toml", "[[device]]\naddress = '04:00.0'\ndriver = 'qat_vfio_pci'\n"),
+        "policy-drivers",
+        "failure",
+        "driver = \"auto\"   (in /etc/vfioctl.d/50-x.toml)",
+    ),
+    (
+        "not on its driver",
+        |root| root.link(&format!("sys/bus/pci/devices/{VF}/driver"), "../../drivers/mlx5_core"),
+        "policy-drivers",
+        "warning",
+        "vfioctl apply 0000:3b:00.1",
+    ),
+    (
+        "given away",
+        |root| {
+            root.link(&format!("sys/bus/pci/devices/{VF}/driver"), "../../drivers/mlx5_core");
+            root.put(&format!("run/vfioctl/given-away/{VF}"), "");
+        },
+        "policy-drivers",
+        "note",
+        "vfioctl apply",
+    ),
+    // What is installed.
+    ("no rule", |root| root.remove(RULE), "udev-rule", "warning", "install the package of vfioctl"),
+    (
+        "a masked rule",
+        |root| root.link("etc/udev/rules.d/05-vfioctl.rules", "/dev/null"),
+        "udev-rule",
+        "warning",
+        "rm /etc/udev/rules.d/05-vfioctl.rules",
+    ),
+    ("a rule of another version", |root| root.put(RULE, "SUBSYSTEM==\"pci\"\n"), "udev-rule", "warning", "install"),
+    (
+        "no program",
+        |root| root.remove("usr/sbin/vfioctl"),
+        "udev-rule",
+        "failure",
+        "install the package of vfioctl anew",
+    ),
+    ("no unit", |root| root.remove(APPLY), "apply-unit", "warning", "install the package of vfioctl"),
+    (
+        "a masked unit",
+        |root| root.link("etc/systemd/system/vfioctl-claim.service", "/dev/null"),
+        "claim-unit",
+        "warning",
+        "rm /etc/systemd/system/vfioctl-claim.service",
+    ),
+    (
+        "a unit that nobody wants",
+        |root| root.remove(WANTED),
+        "claim-unit",
+        "warning",
+        "systemctl add-wants sysinit.target vfioctl-claim.service",
+    ),
+    (
+        "no udev",
+        |root| root.remove("run/udev/control"),
+        "udev-running",
+        "warning",
+        "systemctl start systemd-udevd.service",
+    ),
+    // The initramfs.
+    ("a choice that is newer", |root| root.written(IMAGE, 0), "initramfs", "warning", "dracut -f --kver 7.0.0"),
+    (
+        "another builder",
+        |root| {
+            root.remove("usr/lib/dracut");
+            root.remove(IMAGE);
+            root.put("usr/share/initramfs-tools/hooks/vfioctl", "");
+            root.put("boot/initrd.img-7.0.0", "");
+            root.written("boot/initrd.img-7.0.0", 0);
+        },
+        "initramfs",
+        "warning",
+        "update-initramfs -u -k 7.0.0",
+    ),
+    (
+        "Arch's",
+        |root| {
+            root.remove("usr/lib/dracut");
+            root.remove(IMAGE);
+            root.put("usr/lib/initcpio/install/vfioctl", "");
+            root.put("etc/mkinitcpio.conf", "HOOKS=(base udev vfioctl)\n");
+            root.put("lib/modules/7.0.0/pkgbase", "linux\n");
+            root.put("boot/initramfs-linux.img", "");
+            root.written("boot/initramfs-linux.img", 0);
+        },
+        "initramfs",
+        "warning",
+        "mkinitcpio -P",
+    ),
+    (
+        "native, and no hook",
+        |root| {
+            root.remove("usr/lib/dracut");
+            root.link(&format!("sys/bus/pci/devices/{VF}/driver"), "../../drivers/mlx5_core");
+        },
+        "early-boot",
+        "warning",
+        "install the hook",
+    ),
+    // libvirt.
+    (
+        "an old libvirt",
+        |root| root.link("usr/lib64/libvirt.so.0", "libvirt.so.0.9000.0"),
+        "libvirt",
+        "warning",
+        "update libvirt to 10.0.0 or newer",
+    ),
+    ("no libvirt", |root| root.remove("usr/lib64/libvirt.so.0"), "libvirt", "note", ""),
+    (
+        "no hook for libvirt",
+        |root| {
+            root.remove(HOOK);
+            root.put("usr/share/vfioctl/libvirt-hook", "");
+        },
+        "libvirt-hook",
+        "note",
+        "install -D -m755 /usr/share/vfioctl/libvirt-hook /etc/libvirt/hooks/qemu.d/vfioctl",
+    ),
+    (
+        "a hook that is not called",
+        |root| fs::set_permissions(root.path(HOOK), Permissions::from_mode(0o644)).unwrap(),
+        "libvirt-hook",
+        "warning",
+        "chmod +x /etc/libvirt/hooks/qemu.d/vfioctl",
+    ),
+    (
+        "a hook that calls nobody",
+        |root| root.put(HOOK, "#!/bin/sh\nexec /opt/sbin/vfioctl libvirt hook -- \"$@\"\n"),
+        "libvirt-hook",
+        "failure",
+        "install the package of vfioctl anew",
+    ),
+];
+
+fn findings(document: &Value) -> &Vec<Value> {
+    document["findings"].as_array().unwrap()
+}
+
+#[test]
+fn one_change_is_one_finding() {
+    let (_, before) = good().json();
+    for (name, change, check, severity, mend) in CASES {
+        let root = good();
+        change(&root);
+        let (status, document) = root.json();
+        let found = findings(&document).iter().find(|found| found["check"] == *check && found["severity"] == *severity);
+        let found = found.unwrap_or_else(|| panic!("{name}: no {severity} of {check}: {document:#}"));
+        let first = found["mend"][0].as_str().unwrap_or_default();
+        assert!(first.starts_with(mend) && first.is_empty() == mend.is_empty(), "{name}: {found:#}");
+        let is_ready = findings(&document).iter().all(|found| found["severity"] != "failure");
+        assert_eq!((status, &document["ready"]), (i32::from(!is_ready), &Value::Bool(is_ready)), "{name}");
+        // What is evidence is spelled as the host spells it.
+        let evidence = document.to_string();
+        assert!(!evidence.contains(root.directory.path().to_str().unwrap()), "{name}: {document:#}");
+        if *name != "nothing" {
+            assert_ne!(findings(&document), findings(&before), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_ready() {
+    let (status, document) = good().json();
+    assert_eq!((status, &document["schema"], &document["command"]), (0, &1.into(), &"doctor".into()));
+    for found in findings(&document) {
+        assert_eq!(found["severity"], "pass", "{found:#}");
+        assert_eq!(found["mend"], Value::Array(Vec::new()));
+    }
+    let (status, text, stderr) = good().doctor(&[]);
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    assert!(text.ends_with("\nThis host is ready for VFIO: 0 failures, 0 warnings, 0 notes, 16 passed.\n"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("PASS  ")).count(), 16, "{text}");
+    // With -v each says what shows it.
+    let (_, verbose, _) = good().doctor(&["-v"]);
+    assert!(verbose.contains("\n    /proc/interrupts: IR-IO-APIC\n"), "{verbose}");
+    assert!(!text.contains("/proc/interrupts"), "{text}");
+}
+
+#[test]
+fn what_mends_it_stands_under_it() {
+    let root = good();
+    root.put("proc/interrupts", "   0:   9   IO-APIC    2-edge  timer\n");
+    root.put("proc/cmdline", "intremap=off\n");
+    let (status, text, _) = root.doctor(&["--color", "always"]);
+    assert_eq!(status, 1);
+    let plain =
+        text.replace("\u{1b}[31m", "").replace("\u{1b}[1m", "").replace("\u{1b}[2m", "").replace("\u{1b}[0m", "");
+    assert_ne!(plain, text);
+    let expected = "interrupts are not remapped, and without that VFIO gives no device away\n    \
+                    /proc/interrupts: no controller IR-…\n    /proc/cmdline: intremap=off\n    \
+                    → grubby --update-kernel=ALL --remove-args=intremap=off\n";
+    assert!(plain.contains(expected), "{plain}");
+}
+
+/// The manual's table has each check that is made, and no other.
+#[test]
+fn each_check_is_in_the_manual() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/vfioctl.8")).unwrap();
+    let section = page.split(".It Cm doctor\n").nth(1).and_then(|rest| rest.split(".It Cm snapshot").next()).unwrap();
+    let told: BTreeSet<&str> = section.lines().filter_map(|line| line.strip_prefix(".It Sy ")).collect();
+    let made: BTreeSet<&str> = CASES.iter().map(|(_, _, check, ..)| *check).chain(["variant-drivers"]).collect();
+    assert_eq!(told, made);
+    let (_, document) = good().json();
+    for found in findings(&document) {
+        assert!(told.contains(found["check"].as_str().unwrap()), "{found:#}");
+    }
+}
+
+/// Nothing is written, and what steers a terminal is not passed on.
+#[test]
+fn it_looks_and_that_is_all() {
+    let root = good();
+    root.put("etc/vfioctl.d/50-x.toml", "x = '\u{1b}[2J\u{202e}'\n");
+    let list = || -> Vec<(PathBuf, u64)> {
+        let walk = walkdir::WalkDir::new(root.directory.path()).sort_by_file_name();
+        walk.into_iter()
+            .map(|entry| entry.unwrap())
+            .map(|e| (e.path().to_path_buf(), e.metadata().unwrap().len()))
+            .collect()
+    };
+    let before = list();
+    for arguments in [&["--color", "always"][..], &["--json"], &["-v", "--color", "never"]] {
+        let (status, stdout, stderr) = root.doctor(arguments);
+        assert_eq!(status, 1, "{stdout}{stderr}");
+        assert!(!stdout.contains("\u{1b}[2J") && !stdout.contains('\u{202e}'), "{stdout:?}");
+    }
+    assert_eq!(list(), before);
+}
