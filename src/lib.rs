@@ -5,7 +5,8 @@
 //! {[`policy`], [`plan`], [`apply`], [`gather`], [`prepare`], [`vfio`], [`libvirt`]} → {[`sysfs`], [`matcher`], [`modules`],
 //! [`catalog`], [`host`]}.
 //!
-//! * [`cli`] is what was typed, in [`cli::driverctl`] with driverctl's verbs; it asks the machine nothing.
+//! * [`cli`] is what was typed, in [`cli::driverctl`] with driverctl's verbs, and in [`cli::completion`] what could come next; it asks
+//!   the machine nothing.
 //! * [`command`] has a file a verb: gather, choose, plan, apply, report; short, without rules of its own.
 //! * [`host`] is the root directory and the kernel release, and the only place that spells a path.
 //! * [`address`] and [`kernel_name`] are the names of things: devices, drivers, modules.
