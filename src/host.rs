@@ -15,6 +15,8 @@ use crate::kernel_name::{DriverName, ModuleName};
 pub struct Host {
     root: PathBuf,
     kernel: Option<String>,
+    /// What is looked at in place of /etc/vfioctl.d.
+    supposed: Option<PathBuf>,
     /// Read once: it does not change before the next boot.
     running: OnceLock<String>,
 }
@@ -49,7 +51,12 @@ impl Host {
                 return Err(HostError::Kernel(name.escape_default().to_string()));
             }
         }
-        Ok(Host { root: root.to_path_buf(), kernel, running: OnceLock::new() })
+        Ok(Host { root: root.to_path_buf(), kernel, supposed: None, running: OnceLock::new() })
+    }
+
+    /// The same host if its /etc/vfioctl.d were this directory: for saying what would be done, and for nothing else.
+    pub fn supposing(self, directory: &Path) -> Host {
+        Host { supposed: Some(directory.to_path_buf()), ..self }
     }
 
     /// Is this the machine itself?
@@ -171,7 +178,11 @@ impl Host {
 
     /// Policy directories, highest precedence first; the first is the administrator's, the only one written to.
     pub fn policy_directories(&self) -> [PathBuf; 4] {
-        self.drop_in("vfioctl.d")
+        let mut directories = self.drop_in("vfioctl.d");
+        if let Some(supposed) = &self.supposed {
+            directories[0].clone_from(supposed);
+        }
+        directories
     }
 
     /// Where driverctl keeps its overrides, a file each.

@@ -41,6 +41,7 @@
 //! * [`progress`] is the line on a terminal that says how far many devices are.
 //! * [`printable`] makes foreign text fit for a terminal; everybody may use it.
 //! * [`names`] are hardware names from udev's hwdb.
+//! * [`changes`] is pure: from two listings to what has changed between them; [`uevents`] says when to look.
 //! * [`topology`] is pure: from functions and what leads to them to a tree, and to how its IOMMU groups stand.
 //! * [`require`] is pure: what must come with a driver, or nothing is done.
 //! * [`consumers`] looks for software on the host that knows a device by the string vfio-pci alone.
@@ -49,6 +50,7 @@
 pub mod address;
 pub mod apply;
 pub mod catalog;
+pub mod changes;
 pub mod class;
 pub mod cli;
 pub mod command;
@@ -86,6 +88,7 @@ pub mod sriov;
 pub mod sysfs;
 pub mod target;
 pub mod topology;
+pub mod uevents;
 pub mod unfinished;
 pub mod verdict;
 pub mod vfio;

@@ -121,3 +121,41 @@ fn a_claimed_device_is_told_by_what_is_known_of_it() {
         }
     }
 }
+
+#[test]
+fn a_file_that_is_left_out_is_in_the_document() {
+    let ran = script(
+        "connectx",
+        &[],
+        "echo 'x = 1' >/etc/vfioctl.d/odd.toml; echo >/etc/vfioctl.d/others.toml; chmod 666 /etc/vfioctl.d/others.toml
+         vfioctl apply --json --dry-run",
+    );
+    ran.assert_status(1);
+    let document = &documents(&ran)[0];
+    let files: Vec<&Value> = document["left_out"].as_array().unwrap().iter().map(|file| &file["file"]).collect();
+    assert_eq!(files, ["/etc/vfioctl.d/odd.toml", "/etc/vfioctl.d/others.toml"], "{document}");
+    assert!(document["left_out"][0]["message"].as_str().unwrap().contains("unknown field"), "{document}");
+    assert!(document["left_out"][1]["hint"].as_str().unwrap().contains("chmod go-w"), "{document}");
+}
+
+/// A policy is tried before it is in force.
+#[test]
+fn another_directory_can_be_supposed_in_place_of_etc() {
+    let ran = script(
+        "connectx",
+        &[],
+        "printf '[[device]]\\naddress = \"3b:00.2\"\\ndriver = \"auto\"\\n' >/etc/vfioctl.d/now.toml
+         mkdir /run/candidate; printf '[[device]]\\naddress = \"3b:00.1\"\\ndriver = \"vfio-pci\"\\n' >/run/candidate/then.toml
+         vfioctl apply --dry-run --json --policy /run/candidate
+         for bad in '--policy /run/candidate' '--dry-run --policy /run/candidate/then.toml'; do
+             vfioctl apply $bad >&2; echo $? >&2
+         done",
+    );
+    let document = &documents(&ran)[0];
+    assert_eq!(document["results"].as_array().unwrap().len(), 1, "{document}");
+    assert_eq!(one(document)["diff"]["after"]["driver"], "vfio-pci");
+    assert_eq!(ran.stderr.lines().filter(|line| *line == "2").count(), 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("--policy without --dry-run"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("it is not a directory"), "{}", ran.stderr);
+    assert_eq!((ran.changed(), ran.writes()), (vec![], vec![]));
+}

@@ -24,9 +24,10 @@ const SHELLS: [(&str, &str, &str); 4] = [
 ];
 
 /// What is typed, `\t` being Tab, and the words that vfioctl is then run with: the same in each shell.
-const INSERTED: [(&str, &str); 16] = [
+const INSERTED: [(&str, &str); 18] = [
     ("vfioctl exp\t", "explain"),
     ("vfioctl bind 0000:02\t", "bind,0000:02:00.0"),
+    ("nice vfioctl bind 0000:02\t", "bind,0000:02:00.0"),
     ("vfioctl bind 0000:3\t1", "bind,0000:3b:00.1"),
     ("vfioctl bind 3b:0\t1", "bind,3b:00.1"),
     ("vfioctl bind 3b:00.1 5\t", "bind,3b:00.1,5e:00.0"),
@@ -42,6 +43,7 @@ const INSERTED: [(&str, &str); 16] = [
     ("vfioctl sriov \t", "sriov,0000:3b:00.0"),
     ("vfioctl --kernel 7\tlist", "--kernel,7.0.0-43-generic,list"),
     ("vfioctl list --root /usr/shar\tzoneinf\t", "list,--root,/usr/share/zoneinfo"),
+    ("vfioctl list --root=/usr/shar\t", "list,--root=/usr/share"),
     ("vfioctl libvirt ch\t/etc/passw\t", "libvirt,check,/etc/passwd"),
 ];
 
@@ -131,6 +133,10 @@ fn check(shell: &str, home: &Path) {
     let keys: Vec<String> = inserted.chain(listed).chain(described).collect();
     let mut results = typed(shell, home, &keys).into_iter();
     for ((keys, expected), (ran, screen)) in INSERTED.iter().zip(&mut results) {
+        // Of what is behind another command's name bash knows by that package alone.
+        if shell == "bash" && keys.starts_with("nice") {
+            continue;
+        }
         // zsh takes the slash away again.
         assert_eq!(ran.trim_end_matches('/'), *expected, "{shell}: {keys:?}\n{screen}");
     }

@@ -181,6 +181,22 @@ fn typed(text: &str) -> Vec<String> {
     commands.map(str::trim).filter(|code| code.starts_with("vfioctl ")).map(str::to_string).collect()
 }
 
+/// The documents for users.
+fn guides() -> Vec<String> {
+    let entries = fs::read_dir(path("docs")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names = entries.filter(|name| name.ends_with(".md") && name != "architecture.md" && name != "speed.md");
+    names.map(|name| format!("docs/{name}")).collect()
+}
+
+/// A reader of the README finds them.
+#[test]
+fn the_readme_names_every_document() {
+    let text = read("README.md");
+    for name in guides() {
+        assert!(text.contains(&format!("({name})")), "{name}");
+    }
+}
+
 #[test]
 fn what_the_documents_have_one_type_can_be_typed() {
     let placeholders = [
@@ -189,16 +205,11 @@ fn what_the_documents_have_one_type_can_be_typed() {
         ("KIND", "network"),
         ("NAME", "vfio-pci"),
         ("VERB", "list-devices"),
+        ("DIR", "/tmp"),
         ("N", "4"),
     ];
-    for name in [
-        "docs/choosing-a-driver.md",
-        "docs/from-driverctl.md",
-        "docs/libvirt.md",
-        "docs/migration.md",
-        "docs/troubleshooting.md",
-    ] {
-        let mut typed: Vec<String> = typed(&read(name));
+    for name in guides() {
+        let mut typed: Vec<String> = typed(&read(&name));
         for command in &mut typed {
             for (placeholder, value) in placeholders {
                 *command = command.replace(placeholder, value);
@@ -213,10 +224,12 @@ fn what_the_documents_have_one_type_can_be_typed() {
 }
 
 #[test]
-fn every_status_has_its_line_in_troubleshooting() {
-    let text = read("docs/troubleshooting.md");
-    for status in 1..=8 {
-        assert!(text.contains(&format!("\n| {status} | ")), "{status}");
+fn every_status_has_its_line_for_people_and_for_programs() {
+    for name in ["docs/troubleshooting.md", "docs/fleets.md"] {
+        let text = read(name);
+        for status in 1..=8 {
+            assert!(text.contains(&format!("\n| {status} | ")), "{name}: {status}");
+        }
     }
 }
 

@@ -120,9 +120,15 @@ impl Asked {
 
 /// Runs `vfioctl ARGUMENTS` on a host. Whatever it is, it ends well and what it shows is not empty.
 fn ask(root: &Path, arguments: &[&str]) -> Asked {
+    let arguments = [&["--root", root.to_str().unwrap()], arguments].concat();
+    trace(root, &arguments)
+}
+
+/// The same with nothing before the arguments.
+fn trace(root: &Path, arguments: &[&str]) -> Asked {
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-y", "-s", "4096", "-o"]).arg(log.path()).arg(support::VFIOCTL).arg("--root").arg(root);
+    strace.args(["-f", "-y", "-s", "4096", "-o"]).arg(log.path()).arg(support::VFIOCTL);
     let output = support::run(strace.args(arguments));
     assert!(output.status.success() && !output.stdout.is_empty(), "{arguments:?}: {}", support::transcript(&output));
     let text = fs::read_to_string(log.path()).unwrap();
@@ -261,6 +267,33 @@ fn what_only_looks_leaves_the_device_alone() {
         let wrong: Vec<&str> = NOT_READ.into_iter().filter(|name| asked.touched.contains(*name)).collect();
         assert_eq!(wrong, [""; 0], "{arguments:?}");
         assert_eq!((asked.started(), asked.count("execve")), (0, 1), "{arguments:?}: {:?}", asked.calls);
+    }
+}
+
+/// Nor does whoever presses Tab: also where an override can be read, that waits for nobody, and nothing is started.
+#[test]
+fn completing_leaves_devices_alone() {
+    let host = host(16);
+    for kernel in [NEW, OLD] {
+        boot(host.path(), kernel);
+        let root = host.path().to_str().unwrap();
+        for words in [
+            &["bind", ""][..],
+            &["unbind", ""],
+            &["probe", ""],
+            &["show", "3b:0"],
+            &["bind", VF, "--driver", ""],
+            &["list", "--group", ""],
+            &["list", "--driver", ""],
+            &["list", "--kernel", ""],
+        ] {
+            let words = [&["--complete", "vfioctl", "--root", root], words].concat();
+            let asked = trace(host.path(), &words);
+            let wrong: Vec<&str> = NOT_READ.into_iter().filter(|name| asked.touched.contains(*name)).collect();
+            assert_eq!(wrong, [""; 0], "{words:?}");
+            assert!(kernel == NEW || !asked.touched.contains("driver_override"), "{words:?}");
+            assert_eq!((asked.started(), asked.count("execve")), (0, 1), "{words:?}: {:?}", asked.calls);
+        }
     }
 }
 

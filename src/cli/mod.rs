@@ -235,6 +235,10 @@ pub struct Show {
 pub struct Apply {
     /// Only these devices
     pub addresses: Vec<Address>,
+
+    /// With --dry-run: what would be done if DIR were /etc/vfioctl.d
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub policy: Option<PathBuf>,
 }
 
 /// A device, or a modalias in place of one.
@@ -431,6 +435,7 @@ mod tests {
             ("--json list", false),
             ("show 3b:00.1 --json", true),
             ("apply 3b:00.1 3b:00.2 --dry-run", true),
+            ("apply --dry-run --policy /tmp/x", true),
             ("sriov", false),
         ] {
             let words = || ["vfioctl"].into_iter().chain(typed.split(' ')).map(OsString::from);

@@ -4,9 +4,10 @@
 use anyhow::Result;
 
 use super::bind::{Binder, Preparing, Request, leave_to_driverctl};
-use super::context::{Context, distinct};
+use super::context::{Context, UsageError, distinct};
 use crate::address::Address;
 use crate::apply;
+use crate::cli::Apply;
 use crate::outcome::{DeviceResult, Failure, Kind};
 use crate::plan::Manner;
 use crate::policy::{self, Choice, Decision, Policy, Rule};
@@ -17,7 +18,20 @@ use crate::unfinished::Unfinished;
 const REINCARNATIONS: usize = 5;
 
 /// Does what the policy says, to all devices or to those named.
-pub fn run(context: &Context, addresses: &[Address]) -> Result<u8> {
+pub fn run(mut context: Context, options: &Apply) -> Result<u8> {
+    if let Some(directory) = &options.policy {
+        if !context.is_dry_run {
+            anyhow::bail!(UsageError("--policy without --dry-run: what is in force is in /etc/vfioctl.d".into()));
+        }
+        if !directory.is_dir() {
+            anyhow::bail!(UsageError(format!("--policy {}: it is not a directory", directory.display())));
+        }
+        context.host = context.host.supposing(directory);
+    }
+    apply(&context, &options.addresses)
+}
+
+fn apply(context: &Context, addresses: &[Address]) -> Result<u8> {
     let (policy, errors) = context.policy();
     let mut has_errors = !errors.is_empty();
     // Whoever has edited the policy says so by applying it.

@@ -354,7 +354,8 @@ impl Context {
     /// Reports results and gives the exit status: the highest.
     pub fn conclude(&self, command: &str, results: &[DeviceResult]) -> Result<u8> {
         let status = results.iter().map(DeviceResult::exit_status).max().unwrap_or(0);
-        match crate::report::results(self.output, command, results) {
+        let errors = self.policy.get().map_or(&[][..], |(_, errors)| errors);
+        match crate::report::results(self.output, command, results, errors) {
             Ok(()) => Ok(status),
             // What became of the devices counts for more than that it could not be shown.
             Err(error) if status > 0 => {

@@ -37,7 +37,7 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Explain(subject) => subject::run_explain(&context, &subject),
         Command::Bind(options) => bind::run(&context, &options),
         Command::Unbind(options) => unbind::run(&context, &options),
-        Command::Apply(options) => apply::run(&context, &options.addresses),
+        Command::Apply(options) => apply::run(context, &options),
         Command::Claim(options) => claim::run(&context, &options),
         Command::Probe(options) => probe::run(&context, &options),
         Command::Sriov(options) => sriov::run(&context, &options),

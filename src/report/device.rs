@@ -165,6 +165,14 @@ pub fn list(output: Output, devices: &[DeviceView<'_>]) -> io::Result<()> {
     output.print(&table::render(&headings, rows))
 }
 
+/// Shows a list that changes will follow: with --json it is on one line.
+pub fn first_list(output: Output, devices: &[DeviceView<'_>]) -> io::Result<()> {
+    match output.is_json {
+        true => output.print_json_line("list", Devices { devices }),
+        false => list(output, devices),
+    }
+}
+
 /// A device and its surroundings.
 #[derive(Serialize, Debug)]
 pub struct ShowView<'a> {

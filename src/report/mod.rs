@@ -2,6 +2,7 @@
 //! One result, shown as text or as JSON. Standard output carries the answer, standard error everything else.
 
 mod candidates;
+mod changes;
 mod device;
 mod doctor;
 mod driverctl;
@@ -29,7 +30,8 @@ use crate::outcome::Failure;
 use crate::printable::{is_plain, printable, printable_lines};
 
 pub use candidates::{explain, show_match};
-pub use device::{Blocker, DeviceView, GroupView, PolicyView, ShowView, list, show};
+pub use changes::{change, change_as_json};
+pub use device::{Blocker, DeviceView, GroupView, PolicyView, ShowView, first_list, list, show};
 pub use doctor::doctor;
 pub use driverctl::lines;
 pub use drivers::{DriverView, drivers};
@@ -109,6 +111,13 @@ impl Output {
     fn print_json(self, command: &str, fields: impl Serialize) -> io::Result<()> {
         let mut stdout = Escaping { json: Vec::new(), output: io::stdout().lock() };
         let written = serde_json::to_writer_pretty(&mut stdout, &Document { schema: 1, command, fields });
+        unless_unread(written.map_err(io::Error::from).and_then(|()| writeln!(stdout)).and_then(|()| stdout.flush()))
+    }
+
+    /// The same on one line, where more will follow.
+    fn print_json_line<T: Serialize>(self, command: &str, fields: T) -> io::Result<()> {
+        let mut stdout = Escaping { json: Vec::new(), output: io::stdout().lock() };
+        let written = serde_json::to_writer(&mut stdout, &Document { schema: 1, command, fields });
         unless_unread(written.map_err(io::Error::from).and_then(|()| writeln!(stdout)).and_then(|()| stdout.flush()))
     }
 

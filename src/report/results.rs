@@ -8,17 +8,35 @@ use serde::Serialize;
 use super::{GOOD, Output, printable, styled};
 use crate::kernel_name::DriverName;
 use crate::outcome::{DeviceResult, Outcome, StepRecord};
+use crate::policy::PolicyError;
 
 #[derive(Serialize)]
 struct Results<'a> {
     changed: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<LeftOut>,
     results: &'a [DeviceResult],
 }
 
-/// Shows them; warnings and failures go to standard error.
-pub fn results(output: Output, command: &str, results: &[DeviceResult]) -> io::Result<()> {
+/// A file that was no part of the policy.
+#[derive(Serialize)]
+struct LeftOut {
+    file: Option<String>,
+    message: String,
+    hint: Option<String>,
+}
+
+/// Shows them; warnings and failures go to standard error, where the policy's `errors` are already.
+pub fn results(output: Output, command: &str, results: &[DeviceResult], errors: &[PolicyError]) -> io::Result<()> {
     if output.is_json {
-        return output.print_json(command, Results { changed: results.iter().any(|result| result.changed), results });
+        let left_out = |error: &PolicyError| LeftOut {
+            file: error.path().map(|path| path.display().to_string()),
+            message: error.to_string(),
+            hint: error.hint(),
+        };
+        let changed = results.iter().any(|result| result.changed);
+        let left_out = errors.iter().map(left_out).collect();
+        return output.print_json(command, Results { changed, left_out, results });
     }
     for result in results {
         show(output, result)?;

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The DaemonSet: its volumes are mounted on a simulated host as a kubelet does it, in a root directory of a container's own, and
+//! there its command is run.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use support::ran::{Ran, on};
+
+const VF: &str = "0000:3b:00.1";
+
+/// The manifest's documents, by their kinds.
+fn manifest(kind: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/kubernetes/daemonset.yaml");
+    let program = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(open(sys.argv[1]))), sys.stdout)";
+    let output = support::run(Command::new("python3").args(["-c", program]).arg(path));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let documents: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    documents.into_iter().find(|document| document["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+fn by_name<'a>(list: &'a Value, name: &str) -> &'a Value {
+    let mut all = list.as_array().unwrap().iter();
+    all.find(|item| item["name"] == name).unwrap_or_else(|| panic!("no {name} in {list}"))
+}
+
+/// Runs what the first container runs, so often, on a host where a shell script ran before.
+fn pod(setup: &str, times: usize) -> Ran {
+    let pod = &manifest("DaemonSet")["spec"]["template"]["spec"];
+    let container = by_name(&pod["initContainers"], "apply");
+    let home = tempfile::tempdir().unwrap();
+    // As the kubelet writes it: files are links into a directory that is a link.
+    let policy = home.path().join("policy");
+    fs::create_dir_all(policy.join("..2026_11_21")).unwrap();
+    symlink("..2026_11_21", policy.join("..data")).unwrap();
+    for (name, text) in manifest("ConfigMap")["data"].as_object().unwrap() {
+        fs::write(policy.join("..2026_11_21").join(name), text.as_str().unwrap()).unwrap();
+        symlink(Path::new("..data").join(name), policy.join(name)).unwrap();
+    }
+    let mut mounts = container["volumeMounts"].as_array().unwrap().clone();
+    mounts.sort_by_key(|mount| mount["mountPath"].as_str().unwrap().len());
+    let mut script = format!(
+        "set -e\n{setup}\nimage=/run/image; mkdir $image; mount -t tmpfs image $image
+         for name in usr bin sbin lib lib64 proc dev; do
+             [ ! -e /$name ] || {{ mkdir $image/$name; mount --rbind /$name $image/$name; }}
+         done
+         # The image's own modules and settings are not the host's.
+         mkdir -p $image/etc $image/run/simhost; mount --rbind /run/simhost $image/run/simhost
+         mount -t tmpfs none $image/lib/modules
+         touch $image/run/vfioctl-program; mount --bind {vfioctl} $image/run/vfioctl-program\n",
+        vfioctl = support::VFIOCTL,
+    );
+    for mount in &mounts {
+        let volume = by_name(&pod["volumes"], mount["name"].as_str().unwrap());
+        let source = match volume["hostPath"]["path"].as_str() {
+            Some(path) => path.to_string(),
+            None => policy.display().to_string(),
+        };
+        let at = mount["mountPath"].as_str().unwrap();
+        script.push_str(&format!("mkdir -p $image{at}; mount --rbind {source} $image{at}\n"));
+    }
+    let words: Vec<&str> = container["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    assert_eq!(words[0], "vfioctl");
+    let command = format!("chroot $image /run/vfioctl-program {} --json", words[1..].join(" "));
+    script.push_str(&format!("{command}\n").repeat(times));
+    on(&support::fixtures().join("connectx"), &[], &["sh", "-c", &script])
+}
+
+#[test]
+fn the_pod_binds_what_its_policy_names_and_does_so_once() {
+    let ran = pod("", 2);
+    ran.assert_status(0);
+    let documents: Vec<Value> =
+        serde_json::Deserializer::from_str(&ran.stdout).into_iter().map(Result::unwrap).collect();
+    assert_eq!([&documents[0]["changed"], &documents[1]["changed"]], [&json!(true), &json!(false)], "{}", ran.stdout);
+    assert_eq!(ran.changed(), ["0000:3b:00.1", "0000:3b:00.2", "0000:3b:00.3", "0000:3b:00.4"]);
+    assert_eq!(ran.device("after", VF)["driver"], "mlx5_vfio_pci");
+    // Modules are the host's, whose directory is elsewhere in the container.
+    assert!(ran.writes().contains(&"modprobe -d /host -- mlx5_vfio_pci".to_string()), "{:?}", ran.writes());
+}
+
+/// What the host's own vfioctl keeps counts as well, and so does what it is at: locks are where the host has them.
+#[test]
+fn what_the_host_keeps_outranks_what_the_pod_brings() {
+    let file = "printf '[[device]]\\naddress = \"3b:00.1\"\\ndriver = \"vfio-pci\"\\n' >/etc/vfioctl.d/zz.toml";
+    let ran = pod(file, 1);
+    ran.assert_status(0);
+    assert_eq!(ran.device("after", VF)["driver"], "vfio-pci");
+    assert_eq!(ran.device("after", "0000:3b:00.2")["driver"], "mlx5_vfio_pci");
+}
+
+#[test]
+fn the_pod_may_what_it_needs_and_its_second_container_nothing() {
+    let set = manifest("DaemonSet");
+    assert_eq!(set["apiVersion"], "apps/v1");
+    let (labels, template) = (&set["spec"]["selector"]["matchLabels"], &set["spec"]["template"]);
+    assert_eq!(*labels, template["metadata"]["labels"]);
+    let pod = &template["spec"];
+    // Whose interfaces and routes are looked at is decided by the network namespace of whoever looks.
+    assert_eq!((&pod["hostPID"], &pod["hostNetwork"]), (&json!(true), &json!(true)));
+    let names = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_string()).collect()
+    };
+    let container = by_name(&pod["initContainers"], "apply");
+    for name in names(&container["volumeMounts"]) {
+        by_name(&pod["volumes"], &name);
+    }
+    assert_eq!(container["securityContext"]["privileged"], true);
+    let host = by_name(&container["volumeMounts"], "host");
+    assert_eq!((&host["mountPropagation"], &host["readOnly"]), (&json!("HostToContainer"), &Value::Null));
+    let done = by_name(&pod["containers"], "done");
+    assert_eq!((&done["securityContext"]["runAsNonRoot"], &done["volumeMounts"]), (&json!(true), &Value::Null));
+    for container in [container, done] {
+        assert_eq!(container["image"], "vfioctl");
+    }
+    // All in the one namespace, which lets such pods in.
+    let namespace = manifest("Namespace");
+    assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "privileged");
+    for kind in ["ConfigMap", "DaemonSet"] {
+        assert_eq!(manifest(kind)["metadata"]["namespace"], namespace["metadata"]["name"], "{kind}");
+    }
+    let map = by_name(&pod["volumes"], "policy");
+    assert_eq!(map["configMap"]["name"], manifest("ConfigMap")["metadata"]["name"]);
+}
