@@ -132,6 +132,34 @@ fn without_a_choice_there_is_nothing_for_the_image() {
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(4), String::new()));
 }
 
+/// Each for a reason of its own; the exit status is the highest.
+#[test]
+fn what_cannot_be_claimed_is_left_alone_and_said() {
+    let gpu = "[[device]]\naddress = '00:02.0'\ndriver = 'auto'\n";
+    for (driver, status, said) in [
+        ("auto", 4, "driverctl keeps an override for it"),
+        ("nosuch", 5, "no driver nosuch"),
+        ("mlx5_vfio_pci", 5, "no driver mlx5_vfio_pci"),
+    ] {
+        let host = host(&format!("{gpu}[[device]]\nid = '8086:1533'\ndriver = '{driver}'"));
+        if driver == "auto" {
+            fs::create_dir_all(host.path().join("etc/driverctl.d")).unwrap();
+            for address in ["0000:03:00.0", "0000:04:00.0", "0000:05:00.0"] {
+                fs::write(host.path().join("etc/driverctl.d").join(format!("pci-{address}")), "vfio-pci\n").unwrap();
+            }
+        }
+        let output = initramfs(host.path(), &[]);
+        let (script, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(status), "{driver}: {stderr}");
+        // What names no device is said once.
+        assert_eq!(stderr.matches(said).count(), if driver == "auto" { 3 } else { 1 }, "{driver}: {stderr}");
+        assert!(script.contains("0000:00:02.0/") && script.contains(") driver=vfio-pci ;;"), "{driver}: {script}");
+        for address in ["0000:03:00.0", "0000:04:00.0", "0000:05:00.0"] {
+            assert!(script.lines().any(|line| line.contains(address) && line.ends_with(") continue ;;")), "{script}");
+        }
+    }
+}
+
 /// The others count all the same.
 #[test]
 fn a_file_that_is_no_policy_is_named_and_costs_the_exit_status() {
