@@ -106,14 +106,11 @@ fn script_and_rules_are_made_of_the_same_lines() {
             r#"ATTR{vendor}=="0x8086", ATTR{device}=="0x1533", ATTR{subsystem_vendor}=="0x15d9", ATTR{subsystem_device}=="0x1533", ATTR{driver_override}="none", ENV{MODALIAS}="", GOTO="vfioctl_initramfs_end""#,
         ]
     );
-    for (name, printed, check) in
-        [("claim", script, ["shellcheck"].as_slice()), ("05-vfioctl-initramfs.rules", rules, &["sh", "-c", ":"])]
-    {
-        let file = host.path().join(name);
-        fs::write(&file, printed).unwrap();
-        let output = support::run(Command::new(check[0]).args(&check[1..]).arg(&file));
-        assert!(output.status.success(), "{}", support::transcript(&output));
-    }
+    // What udev makes of the rules tests/vm asks it.
+    let file = host.path().join("claim");
+    fs::write(&file, script).unwrap();
+    let output = support::run(Command::new("shellcheck").arg(&file));
+    assert!(output.status.success(), "{}", support::transcript(&output));
 }
 
 #[test]
