@@ -166,6 +166,8 @@ class SystemMachine(Machine):
         super().end()
         for name in ("root.qcow2", "disk.qcow2"):
             (self.directory / name).unlink(missing_ok=True)
+        for images in self.directory.glob("image-*"):
+            shutil.rmtree(images)
 
     def start(self, first=False, append=""):
         self.boots += 1
