@@ -130,7 +130,8 @@ mod tests {
     fn what_two_listings_say() {
         let vf = |driver: &str| format!("1 {VF} {driver} 7");
         let hidden = |driver: &str| format!("!1 {VF} {driver} 7");
-        let cases: [(&str, &[String], &[String], &[Kind]); 12] = [
+        type Case<'a> = (&'a str, &'a [String], &'a [String], &'a [Kind]);
+        let cases: [Case; 12] = [
             ("nothing", &[vf("mlx5_core")], &[vf("mlx5_core")], &[]),
             ("another driver", &[vf("mlx5_core")], &[vf("vfio-pci")], &[Kind::Changed]),
             ("none any more", &[vf("mlx5_core")], &[vf("-")], &[Kind::Changed]),

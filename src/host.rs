@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::address::Address;
+use crate::builder::Builder;
 use crate::file;
 use crate::kernel_name::{DriverName, ModuleName};
 
@@ -427,14 +428,16 @@ impl Host {
         self.modules(release).join("pkgbase")
     }
 
-    /// Where our hook for each builder of an initramfs may be: dracut's, initramfs-tools', mkinitcpio's.
-    pub fn initramfs_hooks(&self) -> [Vec<PathBuf>; 3] {
-        let paths = |places: &[&str]| places.iter().map(|place| self.root.join(place)).collect();
-        [
-            paths(&["usr/lib/dracut/modules.d/50vfioctl"]),
-            paths(&["usr/share/initramfs-tools/hooks/vfioctl", "etc/initramfs-tools/hooks/vfioctl"]),
-            paths(&["usr/lib/initcpio/install/vfioctl", "etc/initcpio/install/vfioctl"]),
-        ]
+    /// Where our hook for a builder of an initramfs may be.
+    pub fn initramfs_hooks(&self, builder: Builder) -> Vec<PathBuf> {
+        let places: &[&str] = match builder {
+            Builder::Dracut => &["usr/lib/dracut/modules.d/50vfioctl"],
+            Builder::InitramfsTools => {
+                &["usr/share/initramfs-tools/hooks/vfioctl", "etc/initramfs-tools/hooks/vfioctl"]
+            }
+            Builder::Mkinitcpio => &["usr/lib/initcpio/install/vfioctl", "etc/initcpio/install/vfioctl"],
+        };
+        places.iter().map(|place| self.root.join(place)).collect()
     }
 
     /// mkinitcpio's configuration, which names the hooks that it takes, and the directory of more of it.

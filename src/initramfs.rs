@@ -156,10 +156,11 @@ impl Pattern {
 /// device's own uevent would come too late where another of its kind is first, which loads the driver of both.
 const SCRIPT: [&str; 2] = [
     r#"#!/bin/sh
-# Made by 'vfioctl initramfs' from vfioctl.d(5) when this image was built. rd.vfioctl=0 on the kernel's command line: not now.
+# Made by 'vfioctl initramfs' from vfioctl.d(5) when this image was built.
+# With vfioctl.early=0 on the kernel's command line it does nothing.
 read -r words </proc/cmdline
 case " $words " in
-*' rd.vfioctl=0 '*) exit 0 ;;
+*' vfioctl.early=0 '*) exit 0 ;;
 esac
 for path in /sys/bus/pci/devices/*; do
     address=${path##*/}
@@ -197,14 +198,15 @@ pub fn script(claims: &[Claim]) -> String {
     format!("{}{}{}", SCRIPT[0], lines.concat(), SCRIPT[1])
 }
 
-/// Before and after the lines. What a native driver has already is not to be taken from it here. Without MODALIAS no driver is
+/// Before and after the lines. A word that begins with `rd.` udev would not see in an image by initramfs-tools, which it does not
+/// know for an initramfs (systemd, `src/basic/proc-cmdline.c`). What a native driver has already is not to be taken from it here. Without MODALIAS no driver is
 /// loaded for a device that none is to have.
 const RULES: [&str; 2] = [
     r#"# Made by 'vfioctl initramfs' from vfioctl.d(5) when this image was built: devices that appear while it runs.
 SUBSYSTEM!="pci", GOTO="vfioctl_initramfs_end"
 ACTION!="add", GOTO="vfioctl_initramfs_end"
-IMPORT{cmdline}="rd.vfioctl"
-ENV{rd.vfioctl}=="0", GOTO="vfioctl_initramfs_end"
+IMPORT{cmdline}="vfioctl.early"
+ENV{vfioctl.early}=="0", GOTO="vfioctl_initramfs_end"
 TEST=="driver", GOTO="vfioctl_initramfs_end"
 "#,
     r#"LABEL="vfioctl_initramfs_end"
@@ -225,4 +227,114 @@ pub fn rules(claims: &[Claim]) -> String {
     };
     let lines: Vec<String> = claims.iter().map(line).collect();
     format!("{}{}{}", RULES[0], lines.concat(), RULES[1])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::host::Host;
+    use crate::policy::{Choice, Decision};
+
+    fn policy(text: &str) -> Policy {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("etc/vfioctl.d");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("50-x.toml"), text).unwrap();
+        let (policy, errors) = Policy::read(&Host::new(root.path(), None).unwrap());
+        assert!(errors.is_empty(), "{errors:?}");
+        policy
+    }
+
+    fn device(address: &str, device: &str) -> Device {
+        let modalias = format!("pci:v00008086d0000{device}sv00008086sd00000001bc01sc08i02");
+        Device {
+            address: address.parse().unwrap(),
+            modalias: modalias.parse().unwrap(),
+            driver: None,
+            iommu_group: None,
+            pf: None,
+            vfs: Vec::new(),
+        }
+    }
+
+    /// The script's lines for a policy and two devices, of which the second may be vital.
+    fn lines(text: &str, is_second_vital: bool) -> Vec<String> {
+        let policy = policy(text);
+        let devices = [device("0000:01:00.0", "1533"), device("0000:02:00.0", "1533")];
+        let present = devices.iter().enumerate().filter_map(|(number, device)| {
+            let Some(Decision::Rule(rule)) = policy.decide(device) else { return None };
+            let is_vital = is_second_vital && number == 1;
+            Some(Present { device, rule, driver: (!is_vital).then(|| "vfio-pci".parse().unwrap()), is_vital })
+        });
+        let present: Vec<Present<'_>> = present.collect();
+        let claims = claims(&policy, &devices, &present, |rule| match &rule.driver {
+            Choice::Named(name) => Some(name.clone()),
+            _ => Some(DriverName::none()),
+        });
+        let script = script(&claims);
+        assert_eq!(script.is_empty(), rules(&claims).is_empty());
+        let lines = script.lines().filter(|line| line.contains("0x")).map(|line| line.trim().replace("0x", ""));
+        lines.collect()
+    }
+
+    const FIRST: &str = "0000:01:00.0/8086/1533/8086/0001/*) driver=vfio-pci ;;";
+    const SECOND: &str = "0000:02:00.0/8086/1533/8086/0001/*) driver=vfio-pci ;;";
+    const LEFT: &str = "0000:02:00.0/8086/1533/8086/0001/*) continue ;;";
+
+    #[test]
+    fn lines_in_the_order_in_which_they_count() {
+        for (policy, is_second_vital, expected) in [
+            ("", false, vec![]),
+            ("[[device]]\naddress = '01:00.0'\ndriver = 'auto'", false, vec![FIRST]),
+            // The later rule first, and those with an address before all others.
+            (
+                "[[device]]\naddress = '09:00.0'\nid = '10de:2204'\ndriver = 'a'
+                 [[device]]\nclass = '02'\ndriver = 'b'
+                 [[device]]\nid = '15b3:101e'\nsubsystem = '15b3:0023'\ndriver = 'none'",
+                false,
+                vec![
+                    "0000:09:00.0/10de/2204/*/*/*) driver=a ;;",
+                    "*/15b3/101e/15b3/0023/*) driver=none ;;",
+                    "*/*/*/*/*/02*) driver=b ;;",
+                ],
+            ),
+            (
+                "[[device]]\nid = '8086:1533'\ndriver = 'auto'",
+                false,
+                vec![FIRST, SECOND, "*/8086/1533/*/*/*) driver=none ;;"],
+            ),
+            // About what the host lives on: of no others than are here.
+            ("[[device]]\nid = '8086:1533'\ndriver = 'auto'", true, vec![FIRST, LEFT]),
+            // Nor the rule that would be about it were it not for another.
+            (
+                "[[device]]\nclass = '01'\ndriver = 'a'\n[[device]]\nid = '8086:1533'\ndriver = 'auto'\n[[device]]\nclass = '02'\ndriver = 'b'",
+                true,
+                vec![FIRST, LEFT, "*/*/*/*/*/02*) driver=b ;;"],
+            ),
+            // Another device than the rule's is there; nothing to know an absent one by; no VF is there yet.
+            ("[[device]]\naddress = '01:00.0'\nid = '10de:2204'\ndriver = 'a'", false, vec![]),
+            ("[[device]]\naddress = '09:00.0'\ndriver = 'a'", false, vec![]),
+            ("[[device]]\npf = '01:00.0'\ndriver = 'a'", false, vec![]),
+            // To leave alone what nothing would take needs no image.
+            ("[[device]]\naddress = '02:00.0'\ndriver = 'auto'", true, vec![]),
+        ] {
+            assert_eq!(lines(policy, is_second_vital), expected, "{policy}");
+        }
+    }
+
+    #[test]
+    fn what_a_shell_or_udev_would_take_amiss_is_no_plain_name() {
+        for (name, expected) in [
+            ("vfio-pci", true),
+            ("xe_vfio.2+", true),
+            ("budget dvb", false),
+            ("a'b", false),
+            ("$x", false),
+            ("a\"", false),
+        ] {
+            assert_eq!(is_plain(&DriverName::from_kernel(name.to_string())), expected, "{name}");
+        }
+    }
 }

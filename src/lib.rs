@@ -5,7 +5,8 @@
 //! {[`policy`], [`plan`], [`apply`], [`gather`], [`prepare`], [`vfio`], [`libvirt`]} → {[`sysfs`], [`matcher`], [`modules`],
 //! [`catalog`], [`host`]}.
 //!
-//! * [`cli`] is what was typed, in [`cli::driverctl`] with driverctl's verbs; it asks the machine nothing.
+//! * [`cli`] is what was typed, in [`cli::driverctl`] with driverctl's verbs, and in [`cli::completion`] what could come next; it asks
+//!   the machine nothing.
 //! * [`command`] has a file a verb: gather, choose, plan, apply, report; short, without rules of its own.
 //! * [`host`] is the root directory and the kernel release, and the only place that spells a path.
 //! * [`address`] and [`kernel_name`] are the names of things: devices, drivers, modules.
@@ -29,6 +30,7 @@
 //! * [`apply`] carries a plan out, checks each step and undoes what failed; [`lock`] keeps two of us from one device.
 //! * [`unfinished`] is what a run is at, written down, so that the next can put it back should the one be killed.
 //! * [`outcome`] is what became of a device, and the exit status that says so.
+//! * [`builder`] is who makes a host's initramfs, and what of ours it takes into it.
 //! * [`initramfs`] is pure: from the policy to what an image for the early boot is told of it.
 //! * [`doctor`] is whether a host is ready: facts are read, then judged, a file for each kind of check.
 //! * [`libvirt`] is what there is to know about libvirt: its domain XML, which driver it takes, what the hook has taken.
@@ -49,6 +51,7 @@
 
 pub mod address;
 pub mod apply;
+pub mod builder;
 pub mod catalog;
 pub mod changes;
 pub mod class;

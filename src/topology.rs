@@ -330,7 +330,8 @@ mod tests {
 
     #[test]
     fn a_group_stands_as_its_members_do() {
-        let cases: [(&[(&str, &str)], bool, State, usize); 11] = [
+        type Members<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Members, bool, State, usize); 11] = [
             (&[(NIC, "vfio")], false, State::Ready, 0),
             (&[(NIC, "vfio"), (NIC, "-")], false, State::Ready, 0),
             (&[(NIC, "vfio"), (PORT, "pcieport"), (NIC, "pci-stub")], false, State::Ready, 0),

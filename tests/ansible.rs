@@ -134,6 +134,7 @@ fn the_module_tells_what_came_of_each_device() {
         ("mine", false, json!({"devices": [vf], "name": "mine"})),
         ("odd", false, json!({"devices": [vf, odd], "name": "second"})),
         ("refused", true, json!({"devices": [vf, bridge], "name": "second"})),
+        ("absent", true, json!({"devices": [vf], "executable": "no-such-program"})),
         ("leaving", true, json!({"devices": [], "give_back": true})),
         ("gone", false, json!({"devices": [], "give_back": true})),
         ("again", false, json!({"devices": [], "give_back": true})),
@@ -167,6 +168,10 @@ fn the_module_tells_what_came_of_each_device() {
     let refused = message("refused");
     assert!(refused.contains("0000:3a:00.0") && refused.contains("bridge"), "{refused}");
     assert_eq!(results["refused"]["rc"], 4);
+    // Check mode comes before the package is installed.
+    let absent = &results["absent"];
+    assert_eq!((&absent["changed"], &absent["results"]), (&json!(true), &json!([])), "{absent}");
+    assert!(absent["warnings"][0].as_str().unwrap().contains("not installed"), "{absent}");
     for name in ["leaving", "gone"] {
         assert_eq!(results[name]["changed"], true, "{results}");
         assert_eq!(results[name]["results"][0]["address"], "0000:3b:00.1", "{results}");

@@ -77,6 +77,7 @@ fn addresses(host: &Host, place: &Place) -> Vec<Candidate> {
     let typed: BTreeSet<Address> = place.operands.iter().filter_map(|word| word.parse().ok()).collect();
     let mut is_fit = fitness(host, &place.verb);
     let names = Database::open();
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
     let mut candidates = Vec::new();
     for device in listing(host) {
         let full = device.address.to_string();
@@ -89,8 +90,11 @@ fn addresses(host: &Host, place: &Place) -> Vec<Candidate> {
             continue;
         }
         let driver = device.driver.as_ref().map_or("no driver", DriverName::as_str);
-        let name = names.look_up(&device.modalias).device;
-        let name = name.unwrap_or_else(|| class::name(&device.modalias.class()).to_string());
+        // Many are alike, and a name takes longer than all else.
+        let name = known.entry(device.modalias.as_str().to_string()).or_insert_with(|| {
+            let name = names.look_up(&device.modalias).device;
+            name.unwrap_or_else(|| class::name(&device.modalias.class()).to_string())
+        });
         candidates.push(Candidate::new(word, format!("{driver}, {name}")));
     }
     candidates

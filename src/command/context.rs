@@ -10,6 +10,7 @@ use anyhow::Result;
 
 use crate::address::Address;
 use crate::apply::{Recoveries, Setting, step_record};
+use crate::builder::Builder;
 use crate::cli::Common;
 use crate::file;
 use crate::gather::Chooser;
@@ -355,7 +356,9 @@ impl Context {
     pub fn conclude(&self, command: &str, results: &[DeviceResult]) -> Result<u8> {
         let status = results.iter().map(DeviceResult::exit_status).max().unwrap_or(0);
         let errors = self.policy.get().map_or(&[][..], |(_, errors)| errors);
-        match crate::report::results(self.output, command, results, errors) {
+        let reported = crate::report::results(self.output, command, results, errors);
+        self.remind_of_initramfs(results.iter());
+        match reported {
             Ok(()) => Ok(status),
             // What became of the devices counts for more than that it could not be shown.
             Err(error) if status > 0 => {
@@ -363,6 +366,18 @@ impl Context {
                 Ok(status)
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// An initramfs keeps the choices that were there when it was made. To make one is the administrator's: it takes a minute,
+    /// and can go wrong.
+    pub fn remind_of_initramfs<'a>(&self, mut results: impl Iterator<Item = &'a DeviceResult>) {
+        if !results.any(|result| result.steps.iter().any(|step| step.done && matches!(step.step, "save" | "forget"))) {
+            return;
+        }
+        for builder in Builder::ALL.into_iter().filter(|builder| builder.hook(&self.host).is_some()) {
+            let command = builder.command(None);
+            self.output.note(&format!("the initramfs has the choices from before: '{command}' takes these into it"));
         }
     }
 }

@@ -115,6 +115,7 @@ fn conclude(context: &Context, results: &[DeviceResult], options: &Options) -> R
             context.output.note(&format!("{}: {text}", result.address));
         }
     }
+    context.remind_of_initramfs(results.iter());
     Ok(results.iter().map(DeviceResult::exit_status).max().unwrap_or(0))
 }
 

@@ -34,6 +34,7 @@ pub fn run(context: &Context, is_asked_for: bool) -> Result<u8> {
     let imports: Vec<Import> =
         overrides.iter().map(|found| import(context, &chooser, found, is_doing)).collect::<Result<_, _>>()?;
     report::imports(context.output, &imports, &left)?;
+    context.remind_of_initramfs(imports.iter().map(|import| &import.result));
     if imports.is_empty() {
         context.output.note(&format!("{} has nothing to take over", directory.display()));
     } else if !is_doing && imports.iter().any(|import| import.result.error.is_none()) {

@@ -47,6 +47,7 @@ pub fn run(context: &Context, options: &cli::Initramfs) -> Result<u8> {
         }
     };
     let claims = initramfs::claims(policy, &devices, &decided, named);
+    failures.dedup();
     let text = match options.format {
         InitramfsFormat::Script => initramfs::script(&claims),
         InitramfsFormat::Rules => initramfs::rules(&claims),

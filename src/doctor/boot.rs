@@ -19,6 +19,8 @@ pub enum BootLoader {
     Grubby,
     /// proxmox-boot-tool, which gives this file to systemd-boot.
     ProxmoxBoot,
+    /// sdbootutil, of openSUSE, which makes entries with that line for systemd-boot and for GRUB.
+    Sdbootutil,
     /// kernel-install(8), which makes systemd-boot's entries with the line of /etc/kernel/cmdline.
     KernelInstall {
         /// The kernel's release.
@@ -52,6 +54,9 @@ impl BootLoader {
         if host.nixos().exists() {
             return BootLoader::Nix;
         }
+        if has("sdbootutil") && host.kernel_install_command_line().is_file() {
+            return BootLoader::Sdbootutil;
+        }
         let is_systemd_boot = loader_info(host).is_some_and(|info| info.starts_with(SYSTEMD_BOOT));
         if is_systemd_boot {
             return BootLoader::find_systemd_boot(host, release);
@@ -70,6 +75,12 @@ impl BootLoader {
                 .or_else(|| made("grub-mkconfig", grub))
                 .map(|(program, path)| format!("{program} -o {}", path.display()))
         };
+        // Without, the entries that are there keep the line they have (Red Hat's and Fedora's grub2-mkconfig).
+        let is_bls = text.lines().any(|line| line.trim() == "GRUB_ENABLE_BLSCFG=true");
+        let update = update.map(|update| match is_bls && update.starts_with("grub2-mkconfig") {
+            true => format!("{update} --update-bls-cmdline"),
+            false => update,
+        });
         let begins = "GRUB_CMDLINE_LINUX=\"";
         let has_line = text.lines().any(|line| line.starts_with(begins));
         let lines = text.lines().filter(|line| line.starts_with("GRUB_CMDLINE_LINUX"));
@@ -107,6 +118,7 @@ impl BootLoader {
             BootLoader::Kernelstub => vec![format!("kernelstub -a \"{parameter}\"")],
             BootLoader::Grubby => vec![format!("grubby --update-kernel=ALL --args={parameter}")],
             BootLoader::ProxmoxBoot => after_file("proxmox-boot-tool refresh".to_string()),
+            BootLoader::Sdbootutil => after_file("sdbootutil update-all-entries".to_string()),
             BootLoader::KernelInstall { release, image } => after_file(format!("kernel-install add {release} {image}")),
             BootLoader::Grub { update, has_line: true, .. } => {
                 vec![format!("sed -i 's/^GRUB_CMDLINE_LINUX=\"/&{parameter} /' /etc/default/grub"), update.clone()]
@@ -136,6 +148,7 @@ impl BootLoader {
             BootLoader::ProxmoxBoot => {
                 vec![sed("/etc/kernel/cmdline"), "proxmox-boot-tool refresh".to_string()]
             }
+            BootLoader::Sdbootutil => vec![sed("/etc/kernel/cmdline"), "sdbootutil update-all-entries".to_string()],
             BootLoader::KernelInstall { release, image } => {
                 vec![sed("/etc/kernel/cmdline"), format!("kernel-install add {release} {image}")]
             }
@@ -188,7 +201,8 @@ mod tests {
     fn each_boot_loader_has_its_commands() {
         let systemd_boot = variable("systemd-boot 257.3");
         let grub = variable("GRUB 2.12");
-        let cases: [Case<'_>; 12] = [
+        let bls = format!("{GRUB}GRUB_ENABLE_BLSCFG=true\n");
+        let cases: [Case<'_>; 14] = [
             (
                 &[],
                 &["add x=on to the kernel command line in your boot loader"],
@@ -240,6 +254,22 @@ mod tests {
                 &[
                     "sed -i 's/[[:space:]]*\\biommu=off\\b//' /etc/kernel/cmdline",
                     "kernel-install add 6.12.0 /lib/modules/6.12.0/vmlinuz",
+                ],
+            ),
+            (
+                &[(VARIABLE, &systemd_boot), ("usr/bin/sdbootutil", b""), ("etc/kernel/cmdline", b"x\n")],
+                &["sed -i '1s/$/ x=on/' /etc/kernel/cmdline", "sdbootutil update-all-entries"],
+                &["sed -i 's/[[:space:]]*\\biommu=off\\b//' /etc/kernel/cmdline", "sdbootutil update-all-entries"],
+            ),
+            (
+                &[("usr/sbin/grub2-mkconfig", b""), ("boot/grub2/grub.cfg", b""), ("etc/default/grub", bls.as_bytes())],
+                &[
+                    "sed -i 's/^GRUB_CMDLINE_LINUX=\"/&x=on /' /etc/default/grub",
+                    "grub2-mkconfig -o /boot/grub2/grub.cfg --update-bls-cmdline",
+                ],
+                &[
+                    "sed -i 's/[[:space:]]*\\biommu=off\\b//' /etc/default/grub",
+                    "grub2-mkconfig -o /boot/grub2/grub.cfg --update-bls-cmdline",
                 ],
             ),
             // What loads the kernel is not what is installed besides.

@@ -11,51 +11,13 @@ use super::Scene;
 use super::finding::{Finding, some};
 use super::kept::Kept;
 use crate::address::Address;
+use crate::builder::Builder;
 use crate::catalog::Catalog;
 use crate::file;
 use crate::kernel_name::DriverName;
 
 const CHECK: &str = "initramfs";
 const EARLY: &str = "early-boot";
-
-/// Who makes the initramfs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Builder {
-    Dracut,
-    InitramfsTools,
-    Mkinitcpio,
-}
-
-impl Builder {
-    const ALL: [Builder; 3] = [Builder::Dracut, Builder::InitramfsTools, Builder::Mkinitcpio];
-
-    /// The program that makes the image.
-    fn program(self) -> &'static str {
-        match self {
-            Builder::Dracut => "dracut",
-            Builder::InitramfsTools => "mkinitramfs",
-            Builder::Mkinitcpio => "mkinitcpio",
-        }
-    }
-
-    /// What makes it anew for one kernel.
-    fn command(self, release: &str) -> String {
-        match self {
-            Builder::Dracut => format!("dracut -f --kver {release}"),
-            Builder::InitramfsTools => format!("update-initramfs -u -k {release}"),
-            Builder::Mkinitcpio => "mkinitcpio -P".to_string(),
-        }
-    }
-
-    /// What of our Makefile installs the hook.
-    fn target(self) -> &'static str {
-        match self {
-            Builder::Dracut => "install-dracut",
-            Builder::InitramfsTools => "install-initramfs-tools",
-            Builder::Mkinitcpio => "install-mkinitcpio",
-        }
-    }
-}
 
 /// How things stand.
 #[derive(Debug)]
@@ -85,11 +47,8 @@ pub fn gather(scene: &Scene<'_>, kept: &[Kept]) -> Facts {
     let host = scene.host;
     let there: Vec<Builder> =
         Builder::ALL.into_iter().filter(|builder| host.program(builder.program()).is_some()).collect();
-    let hooks: Vec<(Builder, PathBuf)> = Builder::ALL
-        .into_iter()
-        .zip(host.initramfs_hooks())
-        .filter_map(|(builder, paths)| Some((builder, paths.into_iter().find(|path| path.exists())?)))
-        .collect();
+    let hooks: Vec<(Builder, PathBuf)> =
+        Builder::ALL.into_iter().filter_map(|builder| Some((builder, builder.hook(host)?))).collect();
     let package = file::read_to_string(&host.kernel_package(&scene.release), file::ATTRIBUTE).ok();
     let package = package.as_deref().map(str::trim).filter(|name| !name.is_empty() && !name.contains('/'));
     let images = host.initramfs_images(&scene.release, package);
@@ -156,7 +115,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         findings.push(match facts.builder {
             Some(builder) => finding
                 .mend(format!("make {}   (in vfioctl's source; or its package for that)", builder.target()))
-                .mend(builder.command(&facts.release)),
+                .mend(builder.command(Some(&facts.release))),
             None => {
                 finding.mend("install the hook for what makes the initramfs (dracut, initramfs-tools or mkinitcpio)")
             }
@@ -171,7 +130,7 @@ fn has_hook(facts: &Facts) -> bool {
 
 fn of_image(facts: &Facts, builder: Builder, hook: &str) -> Finding {
     let release = &facts.release;
-    let command = builder.command(release);
+    let command = builder.command(Some(release));
     if builder == Builder::Mkinitcpio && !facts.is_hook_named {
         return Finding::note(CHECK, "the hook for mkinitcpio is installed, but not taken into the initramfs")
             .seen(hook, "there")
@@ -235,7 +194,7 @@ mod tests {
         let early = || vec![("0000:3b:00.1".parse().unwrap(), "nvme".parse().unwrap())];
         for (facts, severity, mend) in [
             (facts(Some(Builder::Dracut), Some(2), 1), Pass, ""),
-            (facts(Some(Builder::Dracut), Some(1), 2), Warning, "dracut -f --kver 6.12.0"),
+            (facts(Some(Builder::Dracut), Some(1), 2), Warning, "dracut --force --kver 6.12.0"),
             (facts(Some(Builder::InitramfsTools), Some(1), 2), Warning, "update-initramfs -u -k 6.12.0"),
             (facts(Some(Builder::Mkinitcpio), Some(1), 2), Warning, "mkinitcpio -P"),
             (

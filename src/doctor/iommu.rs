@@ -19,6 +19,9 @@ const PARAMETERS: &str = "iommu-parameters";
 /// `vfio_noiommu_group_alloc`).
 const NO_IOMMU: &str = "vfio-noiommu";
 
+/// Where the kernel says what it takes amiss.
+const KERNEL_LOG: &str = "dmesg | grep -iE 'DMAR|AMD-Vi|SMMU|IOMMU'   (the kernel says there what it takes amiss)";
+
 /// What drivers of IOMMUs are built with.
 const DRIVERS: [&str; 3] = ["CONFIG_INTEL_IOMMU", "CONFIG_AMD_IOMMU", "CONFIG_ARM_SMMU_V3"];
 
@@ -185,11 +188,21 @@ fn off(facts: &Facts) -> Finding {
     match tables {
         Some(_) => {
             Finding::failure(CHECK, "the IOMMU is off although the firmware offers one and nothing here turns it off")
-                .mend("dmesg | grep -iE 'DMAR|AMD-Vi|SMMU|IOMMU'   (the kernel says there what it takes amiss)")
+                .mend(KERNEL_LOG)
         }
-        None => Finding::failure(CHECK, "there is no IOMMU that this kernel has found")
-            .mend(format!("turn on {} in the firmware setup", in_firmware(vendor)))
-            .mend_all(on_virt(vendor)),
+        None => {
+            let finding = Finding::failure(CHECK, "there is no IOMMU that this kernel has found");
+            match vendor {
+                // Without ACPI the firmware hands over a device tree, and what is not in that is not there.
+                Vendor::Arm => finding
+                    .mend("find out whether this machine has an SMMU, and its device tree names it")
+                    .mend_all(on_virt(vendor)),
+                Vendor::Other => finding.mend(KERNEL_LOG),
+                Vendor::Intel | Vendor::Amd => {
+                    finding.mend(format!("turn on {} in the firmware setup", in_firmware(vendor)))
+                }
+            }
+        }
     }
 }
 
@@ -253,6 +266,7 @@ mod tests {
 
     const INTEL: Processor = Processor { vendor: Vendor::Intel, is_virtual: false };
     const AMD: Processor = Processor { vendor: Vendor::Amd, is_virtual: false };
+    const OTHER: Processor = Processor { vendor: Vendor::Other, is_virtual: false };
     const ARM: Processor = Processor { vendor: Vendor::Arm, is_virtual: false };
 
     /// A host with such a processor, command line and tables.
@@ -291,6 +305,8 @@ mod tests {
             (facts(AMD, "intel_iommu=off", Some(&["IVRS"])), "nothing here turns it off", "dmesg".to_string()),
             (facts(AMD, "", None), "no IOMMU that this kernel has found", "turn on IOMMU (AMD-Vi".to_string()),
             (facts(ARM, "iommu=off", Some(&["IORT"])), "nothing here turns it off", "dmesg".to_string()),
+            (facts(ARM, "", None), "no IOMMU that this kernel has found", "find out whether".to_string()),
+            (facts(OTHER, "", None), "no IOMMU that this kernel has found", "dmesg".to_string()),
             (facts(ARM, "", none), "the firmware offers none", "turn on SMMU".to_string()),
             (facts(guest, "", none), "a virtual machine", "on the hypervisor, with libvirt".to_string()),
             // One whose hypervisor offers one is a host like others.

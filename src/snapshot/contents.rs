@@ -111,7 +111,7 @@ pub const PLACES: &[(&str, Keep)] = &[
 ];
 
 /// Programs of which it is looked for whether they are there, in any of these directories.
-pub const PROGRAMS: [&str; 13] = [
+pub const PROGRAMS: [&str; 14] = [
     "dracut",
     "grub-mkconfig",
     "grub2-mkconfig",
@@ -122,6 +122,7 @@ pub const PROGRAMS: [&str; 13] = [
     "mkinitramfs",
     "proxmox-boot-tool",
     "rpm-ostree",
+    "sdbootutil",
     "systemctl",
     "update-grub",
     "vfioctl",

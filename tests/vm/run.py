@@ -191,6 +191,8 @@ class Runner:
             disk=guestroot.disk(self.cache),
             files=system.installed(self.vfioctl, work, updates),
             busybox=self.tools / "bin/busybox",
+            cache=self.cache,
+            vfioctl=self.vfioctl,
         )
 
     def run_case(self, boot, kernel, name):

@@ -36,6 +36,9 @@ INITRAMFS_MODULES_IF_ANY = ["crc32c_generic"]
 # log_buf_len: the kernel's whole log is there when a case asks.
 APPEND = "systemd.show_status=0 fsck.mode=skip audit=0 log_buf_len=4M"
 
+# For an initramfs that is not ours.
+ROOT = "root=/dev/vda rootfstype=ext4 rw"
+
 # The guest's own, which no case touches.
 OWN_DEVICES = ["virtio-blk-pci,drive=root,serial=guest-root,addr=0x1e"]
 # By the name a case has for each. A root port gives what is behind it an IOMMU group of its own.
@@ -83,6 +86,16 @@ class Host:
     # What is put into each root: see installed().
     files: cpio.Root
     busybox: pathlib.Path
+    # For images made by those who make them on a real system: see earlyroot.py.
+    cache: pathlib.Path
+    vfioctl: pathlib.Path
+
+
+def make(vfioctl, destination, *targets):
+    """What make installs of the binary `vfioctl`, as a distribution would."""
+    command = ["make", "--no-print-directory", "-s", "-C", str(REPOSITORY), *targets, f"VFIOCTL={vfioctl}"]
+    command += [f"DESTDIR={destination}", "PREFIX=/usr", "SBINDIR=/usr/sbin", "SYSCONFDIR=/etc"]
+    subprocess.run(command, check=True)
 
 
 def installed(vfioctl, work, updates=()):
@@ -94,9 +107,7 @@ def installed(vfioctl, work, updates=()):
     destination = work / "install"
     shutil.rmtree(destination, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    command = ["make", "--no-print-directory", "-s", "-C", str(REPOSITORY), "install", f"VFIOCTL={vfioctl}"]
-    command += [f"DESTDIR={destination}", "PREFIX=/usr", "SBINDIR=/usr/sbin", "SYSCONFDIR=/etc"]
-    subprocess.run(command, check=True)
+    make(vfioctl, destination, "install")
     root = cpio.Root()
     root.tree("install", destination)
     helper = image.compile_helper(HERE / "guest/vfio-use.c", work)
@@ -138,6 +149,7 @@ class SystemMachine(Machine):
         self.change_devices(getattr(case, "DEVICES", {}))
         self.iommu = getattr(case, "IOMMU", True)
         self.boots = 0
+        self.image = None
         self.qmp = None
 
     @classmethod
@@ -154,6 +166,8 @@ class SystemMachine(Machine):
         super().end()
         for name in ("root.qcow2", "disk.qcow2"):
             (self.directory / name).unlink(missing_ok=True)
+        for images in self.directory.glob("image-*"):
+            shutil.rmtree(images)
 
     def start(self, first=False, append=""):
         self.boots += 1
@@ -165,7 +179,11 @@ class SystemMachine(Machine):
         if first and getattr(self.case, "EMPTY_ETC", False):
             words.append("guest.etc=empty")
         initramfs = self.directory / "initramfs"
-        self.initramfs(first).write(initramfs)
+        if self.image:
+            words.append(ROOT)
+            os.link(self.image, initramfs)
+        else:
+            self.initramfs(first).write(initramfs)
         self.process = qemu.Process(
             qemu=self.host.qemu,
             accelerator=self.accelerator,
@@ -224,11 +242,11 @@ class SystemMachine(Machine):
             time.sleep(0.3)
         self.settle()
 
-    def reboot(self, kernel=None, devices=None, append="", iommu=None):
+    def reboot(self, kernel=None, devices=None, append="", iommu=None, image=None):
         """Shut the guest down as `systemctl reboot` does and start it anew with the same disk.
 
-        `kernel` is a row of the table of kernels, `devices` as DEVICES of a case, and both stay so for later boots;
-        `append` is for this boot alone.
+        `kernel` is a row of the table of kernels, `devices` as DEVICES of a case, `image` an initramfs in place of ours, and all
+        stay so for later boots; `append` is for this boot alone.
         """
         self.save_logs()
         self.run("systemctl reboot --no-block")
@@ -244,6 +262,8 @@ class SystemMachine(Machine):
             self.kernel = self.host.kernels[kernel]
         if iommu is not None:
             self.iommu = iommu
+        if image is not None:
+            self.image = image
         self.change_devices(devices or {})
         self.start(append=append)
 

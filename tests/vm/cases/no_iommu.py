@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Without an IOMMU the kernel would not let vfio-pci have the device (EINVAL): refused before anything is touched."""
 
-from check import equal
+from check import equal, expect
 from machine import expect_unchanged
 
 IOMMU = False
@@ -16,4 +16,8 @@ def run(vm):
     equal(f"list: {nic}: iommu_group", listed[nic]["iommu_group"], None)
     equal("bind: outcome", vm.result("bind", nic, status=REFUSED)["outcome"], "refused")
     expect_unchanged(before, vm.devices())
+    told = vm.vfioctl("doctor", status=1)
+    iommu = [found for found in told["findings"] if found["check"] == "iommu"]
+    equal("doctor: severity of iommu", [found["severity"] for found in iommu], ["failure"])
+    expect("a virtual machine" in iommu[0]["message"], f"doctor: {iommu}")
     equal("policy files", vm.policies(), {})

@@ -16,7 +16,18 @@ SECONDS = 15
 def run(vm):
     twin = vm.address("nic1")
     nic = vm.plug("extra", NIC)
+    vm.ok("setsid sh -c 'echo $$ > /run/watch.pid; exec vfioctl list --watch' > /run/watch 2>&1 < /dev/null &")
+    vm.wait("the list that is watched", f"grep -q '^{nic} ' /run/watch")
     vm.result("bind", nic)
+    watched(vm, f"{nic}  driver    e1000e -> vfio-pci")
+    vm.unplug("extra")
+    watched(vm, f"{nic}  removed   vfio-pci")
+    equal("address after the plug", vm.plug("extra", NIC), nic)
+    watched(vm, f"{nic}  added     .*, ethernet: .*")
+    vm.ok("kill $(cat /run/watch.pid)")
+    equal("what was said besides", vm.ok("grep -c warning /run/watch || true").strip(), "0")
+    vm.wait_driver(nic, "vfio-pci", SECONDS)
+    vm.wait_applied(nic)
     for is_loaded in (False, True):
         for _ in range(ROUNDS):
             vm.unplug("extra")
@@ -42,3 +53,7 @@ def run(vm):
     vm.unplug("extra")
     vm.plug("extra", NIC)
     equal(f"{nic}: driver after unbind", vm.devices()[nic].driver, "e1000e")
+
+
+def watched(vm, line):
+    vm.wait(f"in the list that is watched: {line}", f"grep -qx '{line}' /run/watch", SECONDS)

@@ -25,6 +25,12 @@ def run(vm):
         vm.ok(f"vfio-use {address} {vm.group(address)}")
     equal("policy files", sorted(vm.policies()), [f"{address}.toml" for address in twins])
 
+    # What the kernel shows of its IOMMU and of its interrupts is what doctor looks for.
+    told = vm.vfioctl("doctor")
+    for check in ("iommu", "interrupt-remapping", "policy-drivers"):
+        severities = [found["severity"] for found in told["findings"] if found["check"] == check]
+        equal(f"doctor: severities of {check}", severities, ["pass"])
+
     equal("unbind: outcomes", outcomes(vm, "unbind", *short), dict.fromkeys(twins, "unbound"))
     expect_unchanged(before, vm.devices())
     equal("policy files after unbind", vm.policies(), {})

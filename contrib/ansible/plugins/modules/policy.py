@@ -130,13 +130,16 @@ def main():
     )
     if not re.match(r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$", module.params["name"]):
         module.fail_json(msg="name: %r cannot be the name of a file of rules" % module.params["name"])
+    if os.geteuid() != 0:
+        module.fail_json(msg="only root can write to %s and bind devices: become: true" % DIRECTORY)
     Policy(module).run()
 
 
 class Policy:
     def __init__(self, module):
         self.module = module
-        self.vfioctl = module.get_bin_path(module.params["executable"], required=True)
+        # A package that check mode did not install is not there yet.
+        self.vfioctl = module.get_bin_path(module.params["executable"], required=not module.check_mode)
         self.path = os.path.join(DIRECTORY, module.params["name"] + ".toml")
         rules = [table(rule) for rule in module.params["devices"]]
         self.wanted = OWN + "\n".join(rules) if rules else None
@@ -144,6 +147,10 @@ class Policy:
 
     def run(self):
         changes = self.changes()
+        if self.vfioctl is None:
+            self.module.warn("vfioctl is not installed: what it would do to devices is not known")
+            self.tell(changes)
+            self.module.exit_json(**self.result)
         # Tried before it is in force: what cannot be read is not written.
         candidate = self.candidate(changes)
         try:
@@ -155,11 +162,9 @@ class Policy:
         leaving = [result["address"] for result in before if result["address"] not in named]
         leaving = leaving if self.module.params["give_back"] else []
 
-        self.result["changed"] = self.result["policy_changed"] = bool(changes)
-        for path, (old, new) in sorted(changes.items()):
-            shown = {"before": old or "", "after": new or ""}
-            self.result["diff"].append(dict(shown, before_header=path, after_header=path))
-            if not self.module.check_mode:
+        self.tell(changes)
+        if not self.module.check_mode:
+            for path, (_old, new) in sorted(changes.items()):
                 self.write(path, new)
         failures = []
         if leaving and self.module.params["apply"]:
@@ -169,6 +174,13 @@ class Policy:
         if failures:
             self.module.fail_json(msg="\n".join(failures), **self.result)
         self.module.exit_json(**self.result)
+
+    def tell(self, changes):
+        """Adds to the result what becomes of files."""
+        self.result["changed"] = self.result["policy_changed"] = bool(changes)
+        for path, (old, new) in sorted(changes.items()):
+            shown = {"before": old or "", "after": new or ""}
+            self.result["diff"].append(dict(shown, before_header=path, after_header=path))
 
     def changes(self):
         """What each file of this module is and is to be, where that is not the same; None is no file."""

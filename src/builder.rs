@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who makes a host's initramfs, and what of ours it takes into it.
+
+use std::path::PathBuf;
+
+use crate::host::Host;
+
+/// Who makes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Builder {
+    /// dracut(8).
+    Dracut,
+    /// initramfs-tools(7).
+    InitramfsTools,
+    /// mkinitcpio(8).
+    Mkinitcpio,
+}
+
+impl Builder {
+    /// All that are known.
+    pub const ALL: [Builder; 3] = [Builder::Dracut, Builder::InitramfsTools, Builder::Mkinitcpio];
+
+    /// The program that makes the image.
+    pub fn program(self) -> &'static str {
+        match self {
+            Builder::Dracut => "dracut",
+            Builder::InitramfsTools => "mkinitramfs",
+            Builder::Mkinitcpio => "mkinitcpio",
+        }
+    }
+
+    /// What makes it anew: for this release, or for the kernel that is usual.
+    pub fn command(self, release: Option<&str>) -> String {
+        let (command, option) = match self {
+            Builder::Dracut => ("dracut --force", "--kver"),
+            Builder::InitramfsTools => ("update-initramfs -u", "-k"),
+            // For all there are.
+            Builder::Mkinitcpio => return "mkinitcpio -P".to_string(),
+        };
+        release.map_or_else(|| command.to_string(), |release| format!("{command} {option} {release}"))
+    }
+
+    /// What of our Makefile installs our hook for it.
+    pub fn target(self) -> &'static str {
+        match self {
+            Builder::Dracut => "install-dracut",
+            Builder::InitramfsTools => "install-initramfs-tools",
+            Builder::Mkinitcpio => "install-mkinitcpio",
+        }
+    }
+
+    /// Our hook for it, where that is installed.
+    pub fn hook(self, host: &Host) -> Option<PathBuf> {
+        host.initramfs_hooks(self).into_iter().find(|path| path.exists())
+    }
+}
