@@ -483,7 +483,7 @@ fn what_cannot_be_read_is_said() {
     );
     support::copy_program(Path::new(support::VFIOCTL), &at("vfioctl"));
     let closed = at("qat/etc/vfioctl.d/50-qat-vfs.toml");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let mut command = Command::new(at("vfioctl"));
     command.arg("--root").arg(at("qat")).arg("snapshot").arg(at("copy")).arg("--json");
