@@ -6,10 +6,11 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
+use vfioctl::builder::Builder;
 use walkdir::WalkDir;
 
 use support::ran::{Ran, copy, script};
@@ -281,8 +282,9 @@ fn hooks_are_looked_for_where_they_are_installed() {
     make.args(["install-initramfs-tools", "install-dracut", "install-mkinitcpio"]);
     assert!(support::run(&mut make).status.success());
     let host = vfioctl::host::Host::new(root.path(), None).unwrap();
-    let hooks: Vec<PathBuf> = host.initramfs_hooks().into_iter().map(|(path, _)| path).collect();
-    assert!(hooks.iter().all(|path| path.is_file()), "{hooks:?}");
+    for builder in Builder::ALL {
+        assert!(builder.hook(&host).is_some(), "{builder:?}: {:?}", host.initramfs_hooks(builder));
+    }
 }
 
 /// What the builders' own programs would provide, in the least form in which what is asked of them can be seen.
