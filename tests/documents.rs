@@ -134,7 +134,8 @@ fn the_manual_has_an_item_for_every_command() {
         let (short, long): (String, String) = (short.copied().collect(), long.copied().collect());
         assert!(!short.is_empty(), "the synopsis lacks {command}");
         assert!(long.len() > command.len() + 60, "the manual has nothing to say of {command}");
-        for option in options.iter().filter(|option| !common.contains(option)) {
+        // Those of driverctl's are in its own section.
+        for option in options.iter().filter(|option| command != "driverctl" && !common.contains(option)) {
             let words = [format!("Fl {option}"), format!("| {option}")];
             assert!(words.iter().any(|word| short.contains(word)), "the synopsis of {command} lacks --{option}");
             assert!(long.contains(&format!("Fl {option}")), "the manual's item of {command} lacks --{option}");
