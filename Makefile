@@ -6,6 +6,8 @@ SYSCONFDIR ?= /etc
 # systemd and udev look under /usr/local/lib as they do under /usr/lib.
 UDEVDIR ?= $(PREFIX)/lib/udev
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+# Debian's is /usr/share/zsh/vendor-completions.
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 # Those who build an initramfs look nowhere else, whatever PREFIX is.
 DRACUTDIR ?= /usr/lib/dracut
 INITRAMFSTOOLSDIR ?= /usr/share/initramfs-tools
@@ -19,11 +21,11 @@ VFIOCTL := $(TARGET)/release/vfioctl
 SIMHOST := $(TARGET)/debug/simhost
 
 # In this order: what fails fast first, what takes long last.
-STAGES := prerequisites format shellcheck clippy deny fixtures cargo-test build bench-programs bench-check fuzz vm
+STAGES := prerequisites format shellcheck clippy deny fixtures cargo-test build bench-programs bench-check fuzz packages package-tests vm
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench build clean install install-dracut install-initramfs-tools install-mkinitcpio $(STAGES)
+.PHONY: help demo test check bench build clean install install-dracut install-initramfs-tools install-mkinitcpio dist $(STAGES)
 
 help:
 	@echo 'make demo     bind a ConnectX VF on a simulated host and give it back (some minutes the first time)'
@@ -36,6 +38,8 @@ help:
 	@echo '              UDEVDIR ($(UDEVDIR)) and UNITDIR ($(UNITDIR))'
 	@echo 'make install-dracut, install-initramfs-tools, install-mkinitcpio'
 	@echo '              early boot (docs/early-boot.md), for whichever of them builds the initramfs; not part of install'
+	@echo 'make dist     the source with its crates, for distributions: target/dist'
+	@echo 'make packages Debian and rpm packages of that, and a system extension: target/packages (packaging/README.md)'
 	@echo 'make clean    remove what was built and fetched'
 	@echo
 	@echo 'demo, test and bench first say what this machine lacks and install it: with apt-get, by sudo unless run as root.'
@@ -100,7 +104,7 @@ cargo-test:
 
 build:
 	@echo '== $@'
-	cargo build --release --locked -p vfioctl
+	cargo build --release --locked $(CARGOFLAGS) -p vfioctl
 
 # What vfioctl is measured against and on. One by one, and not with it: what one wants of a crate the others would get too.
 bench-programs:
@@ -118,6 +122,20 @@ fuzz:
 	@echo '== $@'
 	fuzz/check
 
+dist:
+	packaging/dist $(TARGET)/dist
+
+packages:
+	@echo '== $@'
+	@$(MAKE) --no-print-directory dist
+	packaging/build $(TARGET)/dist/vfioctl-$(shell packaging/version).tar.xz $(TARGET)/packages deb rpm
+	packaging/sysext/build $(TARGET)/packages/cargo/release/vfioctl $(TARGET)/packages
+	packaging/lint $(TARGET)/packages
+
+package-tests:
+	@echo '== $@'
+	tests/packages/run.py --packages $(TARGET)/packages --simhost $(SIMHOST)
+
 vm:
 	@echo '== $@'
 	tests/vm/run.py --vfioctl $(VFIOCTL)
@@ -134,9 +152,10 @@ endef
 
 # Builds nothing, so that no compiler runs as root.
 install:
+	@test -x $(VFIOCTL) || { echo 'make: no $(VFIOCTL) to install: make build, first' >&2; exit 1; }
 	install -D -m755 $(VFIOCTL) $(DESTDIR)$(SBINDIR)/vfioctl
 	install -D -m644 completions/vfioctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vfioctl
-	install -D -m644 completions/_vfioctl $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vfioctl
+	install -D -m644 completions/_vfioctl $(DESTDIR)$(ZSHDIR)/_vfioctl
 	install -D -m644 completions/vfioctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vfioctl.fish
 	install -D -m644 man/vfioctl.8 $(DESTDIR)$(PREFIX)/share/man/man8/vfioctl.8
 	install -D -m644 man/vfioctl.d.5 $(DESTDIR)$(PREFIX)/share/man/man5/vfioctl.d.5

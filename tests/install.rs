@@ -161,6 +161,19 @@ fn early_boot_is_installed_by_its_own_targets() {
     assert!(files.len() == 7 && files.iter().all(|path| path.starts_with("/opt")), "{files:?}");
 }
 
+/// Each distribution has a place of its own for zsh's.
+#[test]
+fn completions_are_where_shells_look() {
+    for (variables, expected) in [
+        (vec![], "/usr/local/share/zsh/site-functions/_vfioctl"),
+        (vec!["PREFIX=/usr", "ZSHDIR=/usr/share/zsh/vendor-completions"], "/usr/share/zsh/vendor-completions/_vfioctl"),
+    ] {
+        let root = install(&variables);
+        let text = fs::read_to_string(root.path().join(&expected[1..])).unwrap();
+        assert!(text.starts_with("#compdef vfioctl"), "{expected}");
+    }
+}
+
 #[test]
 fn installing_twice_changes_nothing() {
     let root = install(&["PREFIX=/usr"]);
