@@ -97,6 +97,12 @@ policy_changed:
   description: Is the policy another, or would it be, whatever became of the devices?
   returned: when the policy can be read
   type: bool
+initramfs_due:
+  description:
+    - Is the policy another than when the initramfs was last made, or would it be?
+    - Until C(/var/lib/vfioctl/ansible-initramfs-due) is removed, which the role does once it has been made.
+  returned: when the policy can be read
+  type: bool
 """
 
 import json
@@ -108,6 +114,8 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 
 DIRECTORY = "/etc/vfioctl.d"
+# There from before a policy is written until an initramfs has been made with it, however many runs that takes.
+DUE = "/var/lib/vfioctl/ansible-initramfs-due"
 # What begins so is this module's to change and to remove.
 OWN = "# Written by Ansible (vfioctl.vfioctl.policy): changes are lost. See vfioctl.d(5).\n"
 KEYS = ["address", "id", "subsystem", "class", "pf", "driver", "require", "force", "prepare"]
@@ -128,7 +136,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    if not re.match(r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$", module.params["name"]):
+    if not re.match(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*\Z", module.params["name"]):
         module.fail_json(msg="name: %r cannot be the name of a file of rules" % module.params["name"])
     if os.geteuid() != 0:
         module.fail_json(msg="only root can write to %s and bind devices: become: true" % DIRECTORY)
@@ -143,7 +151,7 @@ class Policy:
         self.path = os.path.join(DIRECTORY, module.params["name"] + ".toml")
         rules = [table(rule) for rule in module.params["devices"]]
         self.wanted = OWN + "\n".join(rules) if rules else None
-        self.result = {"changed": False, "diff": [], "results": []}
+        self.result = {"changed": False, "diff": [], "results": [], "initramfs_due": os.path.exists(DUE)}
 
     def run(self):
         changes = self.changes()
@@ -158,26 +166,43 @@ class Policy:
             planned = self.dry_run(candidate, is_new=True)
         finally:
             shutil.rmtree(candidate)
-        named = [result["address"] for result in planned["results"]]
-        leaving = [result["address"] for result in before if result["address"] not in named]
-        leaving = leaving if self.module.params["give_back"] else []
-
+        # Before the files are written: these are what the next run knows of who is leaving.
+        if self.module.params["give_back"] and self.module.params["apply"]:
+            self.give_back(before, planned["results"], changes)
         self.tell(changes)
-        if not self.module.check_mode:
-            for path, (_old, new) in sorted(changes.items()):
-                self.write(path, new)
-        failures = []
-        if leaving and self.module.params["apply"]:
-            failures += self.take(self.vfioctl_json(["unbind", "--no-save"] + self.dry() + leaving))
+        if changes and not self.module.check_mode:
+            self.write_all(changes)
         if self.module.params["apply"]:
-            failures += self.take(planned if self.module.check_mode else self.vfioctl_json(["apply"]))
+            self.stop_at(self.take(planned if self.module.check_mode else self.vfioctl_json(["apply"])))
+        self.module.exit_json(**self.result)
+
+    def give_back(self, before, planned, changes):
+        """Gives back what no rule is about any more."""
+        named = [result["address"] for result in planned]
+        # What has been taken out of the host needs nobody to give it back.
+        there = [result for result in before if (result["error"] or {}).get("kind") != "no-device"]
+        leaving = [result["address"] for result in there if result["address"] not in named]
+        if not leaving:
+            return
+        document = self.vfioctl_json(["unbind", "--no-save"] + self.dry() + leaving)
+        for result in document["results"]:
+            # That these files still name it is so for a moment only.
+            still = tuple(path + " still names it" for path in changes)
+            result["warnings"] = [warning for warning in result["warnings"] if not warning.startswith(still)]
+        failures = self.take(document)
+        if failures:
+            failures.append("The policy is as it was: it is written once what leaves it has been given back.")
+        self.stop_at(failures)
+
+    def stop_at(self, failures):
         if failures:
             self.module.fail_json(msg="\n".join(failures), **self.result)
-        self.module.exit_json(**self.result)
 
     def tell(self, changes):
         """Adds to the result what becomes of files."""
-        self.result["changed"] = self.result["policy_changed"] = bool(changes)
+        self.result["changed"] |= bool(changes)
+        self.result["policy_changed"] = bool(changes)
+        self.result["initramfs_due"] |= bool(changes)
         for path, (old, new) in sorted(changes.items()):
             shown = {"before": old or "", "after": new or ""}
             self.result["diff"].append(dict(shown, before_header=path, after_header=path))
@@ -200,12 +225,17 @@ class Policy:
         for name in os.listdir(DIRECTORY) if os.path.isdir(DIRECTORY) else []:
             path = os.path.join(DIRECTORY, name)
             if name.endswith(".toml") and path not in changes:
-                # A link stays one: to /dev/null it says that a file further down does not count.
-                shutil.copy2(path, candidate, follow_symlinks=False)
+                copy(path, os.path.join(candidate, name))
         for path, change in changes.items():
             if change[1] is not None:
                 write(os.path.join(candidate, os.path.basename(path)), change[1])
         return candidate
+
+    def write_all(self, changes):
+        os.makedirs(os.path.dirname(DUE), exist_ok=True)
+        write(DUE, "")
+        for path, (_old, new) in sorted(changes.items()):
+            self.write(path, new)
 
     def write(self, path, text):
         if text is None:
@@ -268,6 +298,16 @@ def read(path):
             return file.read()
     except OSError:
         return ""
+
+
+def copy(path, to):
+    """As vfioctl will find it: a link stays one, since to /dev/null it says something, and its owner is asked for."""
+    if os.path.islink(path):
+        os.symlink(os.path.join(DIRECTORY, os.readlink(path)), to)
+    else:
+        shutil.copy2(path, to)
+    owner = os.lstat(path)
+    os.chown(to, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def write(path, text):
