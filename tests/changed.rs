@@ -105,6 +105,27 @@ fn a_choice_that_is_kept_counts_and_the_same_choice_again_does_not() {
     assert_eq!(seen[9].1["after"], json!({"driver": "mlx5_core", "driver_override": null, "persisted": false}));
 }
 
+/// The kernel is asked, and has no driver for it.
+#[test]
+fn a_device_without_a_native_driver_is_given_back_once() {
+    let ran = script(
+        "connectx",
+        &[],
+        "v() { vfioctl \"$@\" --json --dry-run 00:00.0; vfioctl \"$@\" --json 00:00.0; }
+         v unbind; echo none >/sys/bus/pci/devices/0000:00:00.0/driver_override; v unbind; v unbind",
+    );
+    ran.assert_status(0);
+    let documents = documents(&ran);
+    let seen: Vec<(&Value, &Value)> =
+        documents.iter().map(|document| (&document["changed"], &document["results"][0]["diff"])).collect();
+    let diff = json!({
+        "before": {"driver": null, "driver_override": "none", "persisted": false},
+        "after": {"driver": null, "driver_override": null, "persisted": false},
+    });
+    let (same, another) = ((&json!(false), &Value::Null), (&json!(true), &diff));
+    assert_eq!(seen, [same, same, another, another, same, same]);
+}
+
 #[test]
 fn a_claimed_device_is_told_by_what_is_known_of_it() {
     let host = copy("connectx");

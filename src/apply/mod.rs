@@ -354,7 +354,8 @@ impl<'a> Job<'a> {
                     result.error = Some(StepError::Gone.failure(self.address));
                 }
             }
-            Err(_) => {}
+            // What is not known may be another.
+            Err(_) => result.changed |= !self.steps.is_empty(),
         }
         result.persisted = policy::has_own_file(self.setting.host, self.address);
         if self.unfinished.is_some() {
@@ -363,8 +364,9 @@ impl<'a> Job<'a> {
             }
         }
         let now = self.state(&result);
-        // Programs have changed what is not looked at here, and a driver that probes the device anew has it set up anew.
-        result.changed |= !self.prepared.is_empty() || matches!(result.outcome, Outcome::Bound | Outcome::Unbound);
+        // Programs have changed what is not looked at here, and a driver that probes the device anew has it set up anew. A probe
+        // that the kernel is asked for may find no driver.
+        result.changed |= !self.prepared.is_empty() || result.outcome == Outcome::Bound;
         result.steps = self.steps;
         result.warnings.extend(self.warnings);
         result.compared(self.found, now)

@@ -59,7 +59,8 @@ fn claim(binder: &Binder<'_>, address: Address) -> Result<DeviceResult, Failure>
         // The override was not read.
         None => {
             let before = State { driver_override: None, ..State::from(&Binding::from(&facts)) };
-            context.planned_from(address, before, &steps, warnings)
+            let after = plan::foresee(&before, &steps);
+            context.planned_from(address, (before, after), &steps, warnings)
         }
     })
 }

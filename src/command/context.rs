@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::interrupt;
 use crate::modules::Tables;
 use crate::outcome::{DeviceResult, Failure, Kind, Outcome, State};
-use crate::plan::{self, Binding, Step};
+use crate::plan::{self, Action, Binding, Step};
 use crate::policy::{self, Decision, Policy, PolicyError, Renewed};
 use crate::progress::Progress;
 use crate::report::{Output, PolicyView};
@@ -249,17 +249,24 @@ impl Context {
 
     /// What `--dry-run` has to say of a device that is bound so `before`.
     pub fn planned(&self, address: Address, before: &Binding, steps: &[Step], warnings: Vec<String>) -> DeviceResult {
-        self.planned_from(address, State::from(before), steps, warnings)
+        let before = State::from(before);
+        self.planned_from(address, (before.clone(), plan::foresee(&before, steps)), steps, warnings)
     }
 
-    /// The same where not all of that is known.
-    pub fn planned_from(&self, address: Address, before: State, steps: &[Step], warnings: Vec<String>) -> DeviceResult {
+    /// The same where not all of that is known, or more of what it will come to.
+    pub fn planned_from(
+        &self,
+        address: Address,
+        (before, after): (State, State),
+        steps: &[Step],
+        warnings: Vec<String>,
+    ) -> DeviceResult {
         let unchanged = self.unchanged(address);
-        let before = State { persisted: Some(unchanged.persisted), ..before };
-        let after = plan::foresee(&before, steps);
+        let kept = Some(unchanged.persisted);
+        let (before, after) = (State { persisted: kept, ..before }, State { persisted: kept, ..after });
         let result = DeviceResult {
             outcome: Outcome::Planned,
-            changed: !steps.is_empty(),
+            changed: steps.iter().any(|step| !matches!(step.action, Action::LoadNative | Action::Probe)),
             steps: steps.iter().map(step_record).collect(),
             warnings,
             ..unchanged

@@ -11,7 +11,8 @@ use crate::cli::Unbind;
 use crate::gather::{self, Chooser};
 use crate::guard::Uses;
 use crate::kernel_name::DriverName;
-use crate::outcome::{DeviceResult, Failure, Kind, Outcome};
+use crate::modules;
+use crate::outcome::{DeviceResult, Failure, Kind, Outcome, State};
 use crate::plan::{self, Action, Binding, Facts, Step, Target};
 use crate::policy::{self, Decision};
 use crate::sysfs::Device;
@@ -66,7 +67,7 @@ fn unbind(
     let target = request.driver.as_ref().map(|driver| target::resolve(&context.host, chooser, driver)).transpose()?;
     if context.is_dry_run {
         let (facts, steps, warnings) = plan(context, (address, together), target.as_ref(), request)?;
-        let mut result = context.planned(address, &Binding::from(&facts), &steps, warnings);
+        let mut result = planned(context, &chooser.tables.release, &facts, &steps, warnings)?;
         if is_forgetting {
             result.steps.push(forget_record(&context.host, address));
             result = result.keeping(false, true);
@@ -125,6 +126,26 @@ fn plan(
         warnings.push(format!("driver {driver} has made it a VFIO device by itself: it was left alone"));
     }
     Ok((facts, steps, warnings))
+}
+
+/// What `--dry-run` has to say. That a device on no driver is probed changes nothing where there is no driver for it.
+fn planned(
+    context: &Context,
+    release: &str,
+    facts: &Facts,
+    steps: &[Step],
+    warnings: Vec<String>,
+) -> Result<DeviceResult, Failure> {
+    let address = facts.device.address;
+    let before = State::from(&Binding::from(facts));
+    let mut after = plan::foresee(&before, steps);
+    if facts.device.driver.is_none() && after.driver.is_none() {
+        let has_native = modules::may_have_native(&context.host, release, &facts.device.modalias);
+        if !has_native.map_err(|error| Failure::plain(Kind::Failed, format!("{address}: {error}")))? {
+            after.driver = Some(None);
+        }
+    }
+    Ok(context.planned_from(address, (before, after), steps, warnings))
 }
 
 /// What the user may not expect after a device was given back.

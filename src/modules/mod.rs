@@ -13,6 +13,6 @@ mod tables;
 pub use config::{Blacklist, Config, Directive, directives};
 pub use kernel_config::KernelConfig;
 pub use load::{LoadError, load, load_for_alias};
-pub use native::native_table;
+pub use native::{may_have_native, native_table};
 pub use state::{ModuleState, Modules, files_in_dep};
 pub use tables::{TableError, Tables};

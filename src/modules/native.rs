@@ -8,7 +8,7 @@ use super::tables::TableError;
 use crate::file;
 use crate::host::Host;
 use crate::kernel_name::{ModuleName, is_same_name};
-use crate::matcher::Pattern;
+use crate::matcher::{Modalias, Pattern};
 
 /// What a module's drivers list. Empty: they list nothing, or they are built into a kernel before 6.18, whose tables do
 /// not say. From the whole text: depmod's index is by alias, not by module.
@@ -30,6 +30,23 @@ pub fn native_table(host: &Host, release: &str, module: &ModuleName) -> Result<V
         }
     }
     Ok(patterns)
+}
+
+/// Could a native driver take such a device? `false`: the tables name none for it. Where nothing that is built in has a table, as
+/// before 6.18, it could be any of that.
+pub fn may_have_native(host: &Host, release: &str, modalias: &Modalias) -> Result<bool, TableError> {
+    let directory = host.modules(release);
+    let is_for = |pattern: &str| Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(modalias.as_str()));
+
+    let aliases = read_if_there(&directory.join("modules.alias"))?;
+    let patterns = aliases.lines().filter_map(|line| Some(line.strip_prefix("alias ")?.rsplit_once(' ')?.0));
+    if patterns.filter(|pattern| pattern.starts_with("pci:")).any(is_for) {
+        return Ok(true);
+    }
+    let built_in = read_if_there(&directory.join("modules.builtin.modinfo"))?;
+    let patterns = built_in.split('\0').filter_map(|record| Some(record.split_once(".alias=")?.1));
+    let mut patterns = patterns.filter(|pattern| pattern.starts_with("pci:")).peekable();
+    Ok(patterns.peek().is_none() || patterns.any(is_for))
 }
 
 fn add(patterns: &mut Vec<Pattern>, pattern: &str) {
@@ -76,5 +93,15 @@ mod tests {
         assert_eq!(table("nvme"), ["pci:v*d*sv*sd*bc01sc08i02*"]);
         assert!(table("vfio-pci").is_empty() && table("virtio-pci").is_empty() && table("none").is_empty());
         assert!(native_table(&host, "6.1.0", &"igb".parse().unwrap()).unwrap().is_empty());
+
+        let may_have_native = |release: &str, ids: &str, class: &str| {
+            let modalias = Modalias::new(&format!("pci:v0000{ids}sv00000000sd00000000{class}")).unwrap();
+            super::may_have_native(&host, release, &modalias).unwrap()
+        };
+        assert!(may_have_native("7.0.0", "8086d00001533", "bc02sc00i00"));
+        assert!(may_have_native("7.0.0", "8086d0000ABCD", "bc01sc08i02"));
+        assert!(!may_have_native("7.0.0", "8086d0000ABCD", "bc06sc00i00"));
+        // Nothing of what is built in is known.
+        assert!(may_have_native("6.1.0", "8086d0000ABCD", "bc06sc00i00"));
     }
 }
