@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The DaemonSet: its volumes are mounted on a simulated host as a kubelet does it, in a root directory of a container's own, and
-//! there its command is run.
+//! The DaemonSet and the Job: their volumes are mounted on a simulated host as a kubelet does it, in a root directory of a
+//! container's own, and there their commands are run.
 
 mod support;
 
@@ -15,11 +15,13 @@ use support::ran::{Ran, on};
 
 const VF: &str = "0000:3b:00.1";
 
-/// The manifest's documents, by their kinds.
+/// The manifests' documents, by their kinds.
 fn manifest(kind: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/kubernetes/daemonset.yaml");
-    let program = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(open(sys.argv[1]))), sys.stdout)";
-    let output = support::run(Command::new("python3").args(["-c", program]).arg(path));
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/kubernetes");
+    let program = "import json, sys, yaml
+json.dump([document for name in sys.argv[1:] for document in yaml.safe_load_all(open(name))], sys.stdout)";
+    let files = ["daemonset.yaml", "unbind.yaml"].map(|name| directory.join(name));
+    let output = support::run(Command::new("python3").args(["-c", program]).args(files));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let documents: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     documents.into_iter().find(|document| document["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
@@ -30,10 +32,13 @@ fn by_name<'a>(list: &'a Value, name: &str) -> &'a Value {
     all.find(|item| item["name"] == name).unwrap_or_else(|| panic!("no {name} in {list}"))
 }
 
-/// Runs what the first container runs, so often, on a host where a shell script ran before.
+/// Runs what the DaemonSet's first container runs, so often, on a host where a shell script ran before.
 fn pod(setup: &str, times: usize) -> Ran {
     let pod = &manifest("DaemonSet")["spec"]["template"]["spec"];
-    let container = by_name(&pod["initContainers"], "apply");
+    run(pod, by_name(&pod["initContainers"], "apply"), setup, times)
+}
+
+fn run(pod: &Value, container: &Value, setup: &str, times: usize) -> Ran {
     let home = tempfile::tempdir().unwrap();
     // As the kubelet writes it: files are links into a directory that is a link.
     let policy = home.path().join("policy");
@@ -95,6 +100,29 @@ fn what_the_host_keeps_outranks_what_the_pod_brings() {
     assert_eq!(ran.device("after", "0000:3b:00.2")["driver"], "mlx5_vfio_pci");
 }
 
+/// For that the DaemonSet's pod is no good: what is left of it sees nothing of the host.
+#[test]
+fn the_job_gives_back_what_the_pod_has_bound() {
+    let pod = &manifest("Job")["spec"]["template"]["spec"];
+    let container = by_name(&pod["containers"], "unbind");
+    let bound = format!("{} bind --no-save 3b:00.1 3b:00.2 >&2", support::VFIOCTL);
+    let ran = run(pod, container, &bound, 1);
+    ran.assert_status(0);
+    assert_eq!(ran.result()["diff"]["after"]["driver"], "mlx5_core", "{}", ran.stdout);
+    assert_eq!(ran.changed(), ["0000:3b:00.2"]);
+    // It sees what the DaemonSet's sees, but for the policy.
+    let set = manifest("DaemonSet");
+    let apply = &set["spec"]["template"]["spec"];
+    for field in ["hostPID", "hostNetwork", "automountServiceAccountToken"] {
+        assert_eq!(pod[field], apply[field], "{field}");
+    }
+    let apply = by_name(&apply["initContainers"], "apply");
+    for field in ["image", "imagePullPolicy", "securityContext"] {
+        assert_eq!(container[field], apply[field], "{field}");
+    }
+    assert_eq!(manifest("Job")["metadata"]["namespace"], set["metadata"]["namespace"]);
+}
+
 #[test]
 fn the_pod_may_what_it_needs_and_its_second_container_nothing() {
     let set = manifest("DaemonSet");
@@ -117,7 +145,9 @@ fn the_pod_may_what_it_needs_and_its_second_container_nothing() {
     let done = by_name(&pod["containers"], "done");
     assert_eq!((&done["securityContext"]["runAsNonRoot"], &done["volumeMounts"]), (&json!(true), &Value::Null));
     for container in [container, done] {
-        assert_eq!(container["image"], "vfioctl");
+        // As `podman build --tag vfioctl:VERSION` names it. From no registry: whoever has that name there would be root.
+        assert_eq!(container["image"], concat!("localhost/vfioctl:", env!("CARGO_PKG_VERSION")));
+        assert_eq!(container["imagePullPolicy"], "Never");
     }
     // All in the one namespace, which lets such pods in.
     let namespace = manifest("Namespace");
