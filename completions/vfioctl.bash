@@ -2,6 +2,29 @@
 # shellcheck shell=bash
 # What bash offers for vfioctl: the program knows, and is asked. Needs nothing of bash-completion's.
 
+# A word as the program would be given it, into REPLY. What it expands to is not asked: that could run something.
+_vfioctl_unquote() {
+    local text=$1 quote='' character
+    REPLY=''
+    while [[ -n $text ]]; do
+        character=${text:0:1}
+        text=${text:1}
+        case $quote$character in
+            "''" | '""') quote='' ;;
+            "'" | '"') quote=$character ;;
+            # Between double quotes it is for these alone.
+            \\ | '"'\\)
+                if [[ -z $quote || $text == [\$\`\"\\]* ]]; then
+                    character=${text:0:1}
+                    text=${text:1}
+                fi
+                REPLY+=$character
+                ;;
+            *) REPLY+=$character ;;
+        esac
+    done
+}
+
 _vfioctl() {
     local rest=${COMP_LINE:0:COMP_POINT} words=() word answer index
     # Bash divides words at the ':' of addresses and the '=' of options. What no blank is between is one.
@@ -15,6 +38,11 @@ _vfioctl() {
         ((index < COMP_CWORD)) || word=$rest
         words[${#words[@]} - 1]+=$word
         rest=${rest#"$word"}
+    done
+    local REPLY
+    for ((index = 0; index < ${#words[@]} - 1; index++)); do
+        _vfioctl_unquote "${words[index]}"
+        words[index]=$REPLY
     done
     # What bash takes for the word, and replaces, is the end of it.
     local start=${words[${#words[@]} - 1]%"$2"}

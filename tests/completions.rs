@@ -24,7 +24,7 @@ const SHELLS: [(&str, &str, &str); 4] = [
 ];
 
 /// What is typed, `\t` being Tab, and the words that vfioctl is then run with: the same in each shell.
-const INSERTED: [(&str, &str); 18] = [
+const INSERTED: [(&str, &str); 22] = [
     ("vfioctl exp\t", "explain"),
     ("vfioctl bind 0000:02\t", "bind,0000:02:00.0"),
     ("nice vfioctl bind 0000:02\t", "bind,0000:02:00.0"),
@@ -45,6 +45,11 @@ const INSERTED: [(&str, &str); 18] = [
     ("vfioctl list --root /usr/shar\tzoneinf\t", "list,--root,/usr/share/zoneinfo"),
     ("vfioctl list --root=/usr/shar\t", "list,--root=/usr/share"),
     ("vfioctl libvirt ch\t/etc/passw\t", "libvirt,check,/etc/passwd"),
+    // What was quoted is one word.
+    ("vfioctl --root 'host one' bind 0000:02\t", "--root,host one,bind,0000:02:00.0"),
+    ("vfioctl --root host\\ one bind 0000:02\t", "--root,host one,bind,0000:02:00.0"),
+    ("vfioctl --root=\"host one\" bind 0000:02\t", "--root=host one,bind,0000:02:00.0"),
+    ("vfioctl --root \"it's \\\"one\\\"\" bind 0000:02\t", "--root,it's \"one\",bind,0000:02:00.0"),
 ];
 
 /// What is typed, what is listed, and what is not.
@@ -75,6 +80,9 @@ fn install() -> tempfile::TempDir {
     make.current_dir(env!("CARGO_MANIFEST_DIR")).args(["--no-print-directory", "install", "PREFIX="]);
     make.arg(format!("DESTDIR={}", home.path().display())).arg(format!("VFIOCTL={}", support::VFIOCTL));
     assert!(support::run(&mut make).status.success());
+    for name in ["host one", "it's \"one\""] {
+        std::os::unix::fs::symlink("/", home.path().join(name)).unwrap();
+    }
     let program = home.path().join("sbin/vfioctl");
     let text = format!(
         "#!/bin/sh\n[ \"$1\" != {ARGUMENT} ] || exec {} \"$@\"\nIFS=,\nprintf 'GOT%s;\\n' \"$*\"\n",
