@@ -36,7 +36,14 @@ fn ansible(playbook: &str, script: &str) -> Ran {
     for builder in ["update-initramfs", "dracut", "mkinitcpio"] {
         let path = home.path().join("bin").join(builder);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, format!("#!/bin/sh\n! rm {0}/fails 2>/dev/null || exit 1\necho {builder} \"$@\" >>{0}/built\n", home.path().display())).unwrap();
+        fs::write(
+            &path,
+            format!(
+                "#!/bin/sh\n! rm {0}/fails 2>/dev/null || exit 1\necho {builder} \"$@\" >>{0}/built\n",
+                home.path().display()
+            ),
+        )
+        .unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
     }
     let directory = Path::new(support::VFIOCTL).parent().unwrap();
@@ -176,10 +183,14 @@ fn a_device_that_could_not_be_given_back_is_given_back_by_the_next_run() {
 /// Others' files are tried as they are: a link leads where it did, and what belongs to somebody else is believed no more.
 #[test]
 fn a_policy_is_tried_beside_the_files_that_are_there() {
-    let rule = |function: u8| format!("printf '[[device]]\\naddress = \"3b:00.{function}\"\\ndriver = \"vfio-pci\"\\n'");
+    let rule =
+        |function: u8| format!("printf '[[device]]\\naddress = \"3b:00.{function}\"\\ndriver = \"vfio-pci\"\\n'");
     let ran = registered(
         vec![
-            shell(&format!("mkdir /etc/vfioctl.d/more; {} >/etc/vfioctl.d/more/x; ln -s more/x /etc/vfioctl.d/x.toml", rule(2))),
+            shell(&format!(
+                "mkdir /etc/vfioctl.d/more; {} >/etc/vfioctl.d/more/x; ln -s more/x /etc/vfioctl.d/x.toml",
+                rule(2)
+            )),
             shell(&format!("{} >/etc/vfioctl.d/y.toml; chown 65534 /etc/vfioctl.d/y.toml", rule(3))),
             task("tried", true, &json!({"devices": [{"address": "3b:00.1", "driver": "auto"}]})),
         ],

@@ -159,6 +159,14 @@ fn a_file_that_is_left_out_is_in_the_document() {
     assert!(document["left_out"][1]["hint"].as_str().unwrap().contains("chmod go-w"), "{document}");
 }
 
+#[test]
+fn where_all_fails_there_is_no_document() {
+    let ran = script("connectx", &[], "mkdir /run/none; vfioctl --json --root /run/none apply");
+    ran.assert_status(1);
+    assert_eq!(ran.stdout, "");
+    assert!(ran.stderr.contains("cannot read /run/none/sys/bus/pci/devices"), "{}", ran.stderr);
+}
+
 /// A policy is tried before it is in force.
 #[test]
 fn another_directory_can_be_supposed_in_place_of_etc() {

@@ -95,7 +95,7 @@ mod tests {
         assert!(native_table(&host, "6.1.0", &"igb".parse().unwrap()).unwrap().is_empty());
 
         let may_have_native = |release: &str, ids: &str, class: &str| {
-            let modalias = Modalias::new(&format!("pci:v0000{ids}sv00000000sd00000000{class}")).unwrap();
+            let modalias: Modalias = format!("pci:v0000{ids}sv00000000sd00000000{class}").parse().unwrap();
             super::may_have_native(&host, release, &modalias).unwrap()
         };
         assert!(may_have_native("7.0.0", "8086d00001533", "bc02sc00i00"));
