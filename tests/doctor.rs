@@ -719,7 +719,8 @@ fn it_looks_and_that_is_all() {
 /// Whoever has said why there is no driver is not told; where there is one its override is not read.
 #[test]
 fn an_override_that_is_kept_is_no_finding() {
-    let cases: [(&str, fn(&Root)); 3] = [
+    type Change = (&'static str, fn(&Root));
+    let cases: [Change; 3] = [
         ("the policy's", |root| {
             root.put(&policy_file(NIC), &format!("[[device]]\naddress = \"{NIC}\"\ndriver = \"none\"\n"))
         }),
