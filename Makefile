@@ -53,8 +53,8 @@ demo:
 
 test: $(STAGES)
 
-# All but those that go through hundreds of faults, races, kills and waits.
-QUICK := $(filter-out faults hang killed races,$(basename $(notdir $(wildcard tests/*.rs))))
+# All but those that go through hundreds of faults, races, kills and waits, or whole hosts with slow programs.
+QUICK := $(filter-out ansible faults hang killed races snapshot,$(basename $(notdir $(wildcard tests/*.rs))))
 
 check:
 	@tests/prerequisites --check check

@@ -51,6 +51,11 @@ impl Builder {
 
     /// Our hook for it, where that is installed.
     pub fn hook(self, host: &Host) -> Option<PathBuf> {
-        host.initramfs_hooks(self).into_iter().find(|path| path.exists())
+        let places = match self {
+            Builder::Dracut => host.dracut_hooks(),
+            Builder::InitramfsTools => host.initramfs_tools_hooks(),
+            Builder::Mkinitcpio => host.mkinitcpio_hooks(),
+        };
+        places.into_iter().find(|path| path.exists())
     }
 }

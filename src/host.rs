@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::address::Address;
-use crate::builder::Builder;
 use crate::file;
 use crate::kernel_name::{DriverName, ModuleName};
 
@@ -428,16 +427,19 @@ impl Host {
         self.modules(release).join("pkgbase")
     }
 
-    /// Where our hook for a builder of an initramfs may be.
-    pub fn initramfs_hooks(&self, builder: Builder) -> Vec<PathBuf> {
-        let places: &[&str] = match builder {
-            Builder::Dracut => &["usr/lib/dracut/modules.d/50vfioctl"],
-            Builder::InitramfsTools => {
-                &["usr/share/initramfs-tools/hooks/vfioctl", "etc/initramfs-tools/hooks/vfioctl"]
-            }
-            Builder::Mkinitcpio => &["usr/lib/initcpio/install/vfioctl", "etc/initcpio/install/vfioctl"],
-        };
-        places.iter().map(|place| self.root.join(place)).collect()
+    /// Where our module for dracut is.
+    pub fn dracut_hooks(&self) -> Vec<PathBuf> {
+        vec![self.root.join("usr/lib/dracut/modules.d/50vfioctl")]
+    }
+
+    /// Where our hook for initramfs-tools may be.
+    pub fn initramfs_tools_hooks(&self) -> Vec<PathBuf> {
+        ["usr/share", "etc"].map(|place| self.root.join(place).join("initramfs-tools/hooks/vfioctl")).to_vec()
+    }
+
+    /// Where our hook for mkinitcpio may be.
+    pub fn mkinitcpio_hooks(&self) -> Vec<PathBuf> {
+        ["usr/lib", "etc"].map(|place| self.root.join(place).join("initcpio/install/vfioctl")).to_vec()
     }
 
     /// mkinitcpio's configuration, which names the hooks that it takes, and the directory of more of it.

@@ -390,7 +390,7 @@ fn units_give_the_time_that_stopping_takes() {
     let mut count = 0;
     for entry in fs::read_dir(directory).unwrap() {
         let text = fs::read_to_string(entry.unwrap().path()).unwrap();
-        if text.contains("/vfioctl") && text.contains("ExecStart") {
+        if text.contains("\nExecStart=@sbindir@/vfioctl ") {
             count += 1;
             assert!(text.contains("\nTimeoutStopSec=90s\n") && text.contains("\nKillMode=mixed\n"), "{text}");
         }

@@ -401,7 +401,7 @@ fn hooks_are_looked_for_where_they_are_installed() {
     assert!(support::run(&mut make).status.success());
     let host = vfioctl::host::Host::new(root.path(), None).unwrap();
     for builder in Builder::ALL {
-        assert!(builder.hook(&host).is_some(), "{builder:?}: {:?}", host.initramfs_hooks(builder));
+        assert!(builder.hook(&host).is_some(), "{builder:?}");
     }
 }
 

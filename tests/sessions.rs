@@ -69,6 +69,7 @@ fn played(text: &str) -> (String, usize) {
         } else if place.is_some() && command(line).is_some() {
             for output in outputs.next().expect("an output for each command").lines() {
                 assert!(!output.starts_with("# ") && !output.starts_with("$ "), "taken for a command: {output}");
+                assert!(!output.starts_with("sh: "), "the shell has not run it: {output}");
                 result.push_str(format!("{CODE}{output}").trim_end());
                 result.push('\n');
             }

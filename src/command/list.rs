@@ -73,7 +73,7 @@ fn listen(context: &Context) -> Result<Uevents> {
 fn follow(context: &Context, options: &List, uevents: &Uevents, mut before: Listed) -> Result<()> {
     let names = Database::open();
     while uevents.wait(io::stdout().as_fd()).context("cannot wait for what changes")? == Woken::Announced {
-        let after = listed(context, options, sysfs::list(&context.host)?.devices)?;
+        let after = listed(context, options, look_again(context, &before)?)?;
         let changes = changes(&before, &after);
         if !changes.is_empty() && context.output.is_json {
             // What is the best for a device may be another by now.
@@ -93,6 +93,23 @@ fn follow(context: &Context, options: &List, uevents: &Uevents, mut before: List
         before = after;
     }
     Ok(())
+}
+
+/// The devices as they are now. One that cannot be read this once has not gone: it counts as it was.
+fn look_again(context: &Context, before: &Listed) -> Result<Vec<Device>> {
+    let sysfs::Listing { mut devices, errors } = sysfs::list(&context.host)?;
+    if !errors.is_empty() {
+        let has_place = |address| devices.binary_search_by_key(&address, |device| device.address).is_ok();
+        let unread = before.devices.iter().filter(|device| !has_place(device.address));
+        let unread: Vec<Device> =
+            unread.filter(|device| context.host.device(device.address).exists()).cloned().collect();
+        devices.extend(unread);
+        devices.sort_by_key(|device| device.address);
+    }
+    for error in errors {
+        context.output.warn(&error.to_string());
+    }
+    Ok(devices)
 }
 
 /// Devices, and which of them are shown.
