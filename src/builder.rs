@@ -29,15 +29,15 @@ impl Builder {
         }
     }
 
-    /// What makes it anew: for this release, or for the kernel that is usual.
+    /// What makes it anew: for this release, or for all there are, of which one is started next.
     pub fn command(self, release: Option<&str>) -> String {
-        let (command, option) = match self {
-            Builder::Dracut => ("dracut --force", "--kver"),
-            Builder::InitramfsTools => ("update-initramfs -u", "-k"),
-            // For all there are.
-            Builder::Mkinitcpio => return "mkinitcpio -P".to_string(),
-        };
-        release.map_or_else(|| command.to_string(), |release| format!("{command} {option} {release}"))
+        match (self, release) {
+            (Builder::Dracut, Some(release)) => format!("dracut --force --kver {release}"),
+            (Builder::Dracut, None) => "dracut --force --regenerate-all".to_string(),
+            (Builder::InitramfsTools, release) => format!("update-initramfs -u -k {}", release.unwrap_or("all")),
+            // It knows images by presets, not by releases.
+            (Builder::Mkinitcpio, _) => "mkinitcpio -P".to_string(),
+        }
     }
 
     /// What of our Makefile installs our hook for it.

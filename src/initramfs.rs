@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::address::Address;
 use crate::kernel_name::DriverName;
 use crate::policy::{Policy, Rule, Selector};
-use crate::sysfs::Device;
+use crate::sysfs::{BRIDGES, Device};
 
 /// A line: of those that fit a device the first counts.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
@@ -53,12 +53,53 @@ pub struct Present<'a> {
     pub is_vital: bool,
 }
 
-/// The lines for a policy: first the devices that are here, by address and ids, then what the rules say of others. `named`
-/// knows a rule's driver; `None`: it cannot be told.
+/// Why a rule without an address is about no other devices in the image than are here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Withheld {
+    /// It is about one that this host lives on, which nobody would know in the image at another address.
+    Vital,
+    /// It may be about the disk of the root file system, and where that is was not to be seen. Of those that are here it is about
+    /// none.
+    Unseen,
+}
+
+/// Base classes of devices that no root file system is on or comes by: display, multimedia, bridge (those that have
+/// devices behind them nothing claims), input, processor, encryption, signal processing, accelerator
+/// (`include/linux/pci_ids.h`).
+const WITHOUT_ROOT: [&str; 8] = ["03", "04", "06", "09", "0b", "10", "11", "12"];
+
+/// May the root file system be on a device of this class, or come by it? `class` is how its six digits begin.
+fn may_have_root(class: &str) -> bool {
+    !WITHOUT_ROOT.iter().any(|base| class.starts_with(base))
+}
+
+/// May a rule claim the disk of the root file system wherever that is? What has an address was meant.
+pub fn may_be_about_root(selector: &Selector) -> bool {
+    let may_have_root = selector.class.as_ref().is_none_or(|class| may_have_root(class.prefix()));
+    selector.address.is_none() && selector.pf.is_none() && may_have_root
+}
+
+/// Is this device left alone where the root file system's disk is not seen?
+pub fn may_be_root(rule: &Rule, device: &Device) -> bool {
+    may_be_about_root(rule.selector()) && may_have_root(&device.modalias.class())
+}
+
+/// Is something of a rule withheld, and why? `is_root_seen`: it is known which device has the root file system.
+pub fn withheld(selector: &Selector, present: &[Present<'_>], is_root_seen: bool) -> Option<Withheld> {
+    if !is_root_seen && may_be_about_root(selector) {
+        return Some(Withheld::Unseen);
+    }
+    let is_about_vital = present.iter().any(|here| here.is_vital && selector.holds(here.device));
+    (selector.address.is_none() && is_about_vital).then_some(Withheld::Vital)
+}
+
+/// The lines for a policy: first the devices that are here, by address and ids, then what the rules say of others. `is_root_seen`
+/// as [`withheld`]; `named` knows a rule's driver; `None`: it cannot be told.
 pub fn claims(
     policy: &Policy,
     devices: &[Device],
     present: &[Present<'_>],
+    is_root_seen: bool,
     mut named: impl FnMut(&Rule) -> Option<DriverName>,
 ) -> Vec<Claim> {
     let mut claims: Vec<Claim> = present
@@ -75,7 +116,7 @@ pub fn claims(
         let is_for_others = match selector.address {
             // What is there now has its line; that there is another device one day is what its ids are for.
             Some(address) => !here.contains(&address) && selector.id.is_some(),
-            None => !is_about_vital(selector, present),
+            None => withheld(selector, present, is_root_seen).is_none(),
         };
         // Before their PF has a driver there are no VFs.
         if !is_for_others || selector.pf.is_some() {
@@ -90,11 +131,6 @@ pub fn claims(
         claims.clear();
     }
     claims
-}
-
-/// Is one of the devices that this host lives on such a one? At another address nobody would know it in the image.
-pub fn is_about_vital(selector: &Selector, present: &[Present<'_>]) -> bool {
-    present.iter().any(|here| here.is_vital && selector.holds(here.device))
 }
 
 /// May this name stand in a script and in a udev rule without being quoted?
@@ -153,7 +189,8 @@ impl Pattern {
 }
 
 /// For a shell of any make, with what is built into it alone: it runs before udev does, and before any module is loaded. A
-/// device's own uevent would come too late where another of its kind is first, which loads the driver of both.
+/// device's own uevent would come too late where another of its kind is first, which loads the driver of both. In between: how
+/// bridges' classes begin, which nothing claims whatever the policy says; and the lines.
 const SCRIPT: [&str; 2] = [
     r#"#!/bin/sh
 # Made by 'vfioctl initramfs' from vfioctl.d(5) when this image was built.
@@ -195,7 +232,8 @@ pub fn script(claims: &[Claim]) -> String {
         format!("    {}) {action} ;;\n", claim.pattern.shell())
     };
     let lines: Vec<String> = claims.iter().map(line).collect();
-    format!("{}{}{}", SCRIPT[0], lines.concat(), SCRIPT[1])
+    let bridges = BRIDGES.map(|class| format!("*/0x{class}*")).join(" | ");
+    format!("{}    {bridges}) continue ;;\n{}{}", SCRIPT[0], lines.concat(), SCRIPT[1])
 }
 
 /// Before and after the lines. A word that begins with `rd.` udev would not see in an image by initramfs-tools, which it does not
@@ -226,7 +264,9 @@ pub fn rules(claims: &[Claim]) -> String {
         format!("{}, {action}GOTO=\"vfioctl_initramfs_end\"\n", claim.pattern.udev())
     };
     let lines: Vec<String> = claims.iter().map(line).collect();
-    format!("{}{}{}", RULES[0], lines.concat(), RULES[1])
+    let bridges = BRIDGES.map(|class| format!("0x{class}*")).join("|");
+    let bridges = format!("ATTR{{class}}==\"{bridges}\", GOTO=\"vfioctl_initramfs_end\"\n");
+    format!("{}{bridges}{}{}", RULES[0], lines.concat(), RULES[1])
 }
 
 #[cfg(test)]
@@ -259,8 +299,12 @@ mod tests {
         }
     }
 
-    /// The script's lines for a policy and two devices, of which the second may be vital.
+    /// The script's lines for a policy and two devices, of which the second may be vital; but for that about bridges.
     fn lines(text: &str, is_second_vital: bool) -> Vec<String> {
+        lines_if(text, is_second_vital, true)
+    }
+
+    fn lines_if(text: &str, is_second_vital: bool, is_root_seen: bool) -> Vec<String> {
         let policy = policy(text);
         let devices = [device("0000:01:00.0", "1533"), device("0000:02:00.0", "1533")];
         let present = devices.iter().enumerate().filter_map(|(number, device)| {
@@ -269,14 +313,16 @@ mod tests {
             Some(Present { device, rule, driver: (!is_vital).then(|| "vfio-pci".parse().unwrap()), is_vital })
         });
         let present: Vec<Present<'_>> = present.collect();
-        let claims = claims(&policy, &devices, &present, |rule| match &rule.driver {
+        let claims = claims(&policy, &devices, &present, is_root_seen, |rule| match &rule.driver {
             Choice::Named(name) => Some(name.clone()),
             _ => Some(DriverName::none()),
         });
         let script = script(&claims);
         assert_eq!(script.is_empty(), rules(&claims).is_empty());
         let lines = script.lines().filter(|line| line.contains("0x")).map(|line| line.trim().replace("0x", ""));
-        lines.collect()
+        let lines: Vec<String> = lines.collect();
+        assert!(lines.first().is_none_or(|first| first == "*/0604* | */0607*) continue ;;"), "{lines:?}");
+        lines.into_iter().skip(1).collect()
     }
 
     const FIRST: &str = "0000:01:00.0/8086/1533/8086/0001/*) driver=vfio-pci ;;";
@@ -321,6 +367,32 @@ mod tests {
             ("[[device]]\naddress = '02:00.0'\ndriver = 'auto'", true, vec![]),
         ] {
             assert_eq!(lines(policy, is_second_vital), expected, "{policy}");
+        }
+    }
+
+    #[test]
+    fn where_the_root_file_system_is_not_seen_no_rule_may_be_about_it() {
+        for (rule, expected) in [
+            ("class = 'nvme'", None),
+            ("class = '01'", None),
+            // By a network card, by USB.
+            ("class = '02'", None),
+            ("class = 'usb'", None),
+            ("id = '10de:2204'", None),
+            ("subsystem = '10de:2204'", None),
+            ("class = 'vga'", Some("*/*/*/*/*/0300*) driver=a ;;")),
+            ("class = '12'", Some("*/*/*/*/*/12*) driver=a ;;")),
+            ("id = '10de:2204'\nclass = '03'", Some("*/10de/2204/*/*/03*) driver=a ;;")),
+            // It was meant.
+            ("address = '09:00.0'\nid = '10de:2204'", Some("0000:09:00.0/10de/2204/*/*/*) driver=a ;;")),
+        ] {
+            let policy = format!("[[device]]\n{rule}\ndriver = 'a'");
+            let expected: Vec<&str> = expected.into_iter().collect();
+            // Those that are here are left to whoever has decided on them.
+            let lines = lines_if(&policy, false, false);
+            let others =
+                lines.iter().filter(|line| !line.starts_with("0000:01:00.0/") && !line.starts_with("0000:02:00.0/"));
+            assert_eq!(others.collect::<Vec<_>>(), expected, "{rule}");
         }
     }
 

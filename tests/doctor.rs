@@ -517,6 +517,16 @@ const CASES: &[Case] = &[
         "warning",
         "systemctl start systemd-udevd.service",
     ),
+    (
+        "an override that nobody keeps",
+        |root| {
+            root.remove(&format!("sys/bus/pci/devices/{NIC}/driver"));
+            root.put(&format!("sys/bus/pci/devices/{NIC}/driver_override"), "none\n");
+        },
+        "overrides",
+        "warning",
+        "vfioctl unbind 0000:04:00.0",
+    ),
     // The initramfs.
     ("a choice that is newer", |root| root.written(IMAGE, 0), "initramfs", "warning", "dracut --force --kver 7.0.0"),
     (
@@ -538,7 +548,7 @@ const CASES: &[Case] = &[
             root.remove("usr/lib/dracut");
             root.remove(IMAGE);
             root.put("usr/lib/initcpio/install/vfioctl", "");
-            root.put("etc/mkinitcpio.conf", "HOOKS=(base udev vfioctl)\n");
+            root.put("etc/mkinitcpio.conf", "HOOKS=(base vfioctl\n  udev)\n");
             root.put("lib/modules/7.0.0/pkgbase", "linux\n");
             root.put("boot/initramfs-linux.img", "");
             root.written("boot/initramfs-linux.img", 0);
@@ -546,6 +556,18 @@ const CASES: &[Case] = &[
         "initramfs",
         "warning",
         "mkinitcpio -P",
+    ),
+    (
+        "Arch's, too late",
+        |root| {
+            root.remove("usr/lib/dracut");
+            root.remove(IMAGE);
+            root.put("usr/lib/initcpio/install/vfioctl", "");
+            root.put("etc/mkinitcpio.conf", "HOOKS=(base udev\n  vfioctl)\n");
+        },
+        "initramfs",
+        "warning",
+        "put vfioctl before udev",
     ),
     (
         "native, and no hook",
@@ -692,4 +714,25 @@ fn it_looks_and_that_is_all() {
         assert!(!stdout.contains("\u{1b}[2J") && !stdout.contains('\u{202e}'), "{stdout:?}");
     }
     assert_eq!(list(), before);
+}
+
+/// Whoever has said why there is no driver is not told; where there is one its override is not read.
+#[test]
+fn an_override_that_is_kept_is_no_finding() {
+    type Change = (&'static str, fn(&Root));
+    let cases: [Change; 3] = [
+        ("the policy's", |root| {
+            root.put(&policy_file(NIC), &format!("[[device]]\naddress = \"{NIC}\"\ndriver = \"none\"\n"))
+        }),
+        ("driverctl's", |root| root.put(&format!("etc/driverctl.d/pci-{NIC}"), "none\n")),
+        ("on a driver", |root| root.link(&format!("sys/bus/pci/devices/{NIC}/driver"), "../../drivers/igb")),
+    ];
+    for (name, change) in cases {
+        let root = good();
+        root.remove(&format!("sys/bus/pci/devices/{NIC}/driver"));
+        root.put(&format!("sys/bus/pci/devices/{NIC}/driver_override"), "none\n");
+        change(&root);
+        let (_, document) = root.json();
+        assert!(!findings(&document).iter().any(|found| found["check"] == "overrides"), "{name}: {document:#}");
+    }
 }

@@ -89,6 +89,7 @@ fn script_and_rules_are_made_of_the_same_lines() {
     assert_eq!(
         lines,
         [
+            "*/0x0604* | */0x0607*) continue ;;",
             "0000:00:02.0/0x8086/0x3e9a/0x15d9/0x1c72/*) driver=vfio-pci ;;",
             "0000:00:1c.0/0x8086/0xa331/0x15d9/0x1c72/*) continue ;;",
             "0000:01:00.0/0x144d/0xa80a/0x144d/0xa801/*) continue ;;",
@@ -99,9 +100,10 @@ fn script_and_rules_are_made_of_the_same_lines() {
     );
     let rules = printed(&["--format", "rules"]);
     let lines: Vec<&str> = rules.lines().filter(|line| line.contains("0x")).collect();
-    assert_eq!(lines.len(), 6);
+    assert_eq!(lines.len(), 7);
+    assert_eq!(lines[0], r#"ATTR{class}=="0x0604*|0x0607*", GOTO="vfioctl_initramfs_end""#);
     assert_eq!(
-        lines[4..],
+        lines[5..],
         [
             r#"KERNEL=="0000:09:00.0", ATTR{vendor}=="0x10de", ATTR{device}=="0x2204", ATTR{driver_override}="vfio-pci", ENV{MODALIAS}="", GOTO="vfioctl_initramfs_end""#,
             r#"ATTR{vendor}=="0x8086", ATTR{device}=="0x1533", ATTR{subsystem_vendor}=="0x15d9", ATTR{subsystem_device}=="0x1533", ATTR{driver_override}="none", ENV{MODALIAS}="", GOTO="vfioctl_initramfs_end""#,
@@ -169,24 +171,106 @@ fn a_file_that_is_no_policy_is_named_and_costs_the_exit_status() {
     assert!(text(&output.stderr).contains("40-broken.toml"), "{}", text(&output.stderr));
 }
 
-/// As where an image for another machine is made: what the rules say by themselves.
+/// The script's lines but for that about bridges.
+fn lines(output: &Output) -> Vec<String> {
+    let script = text(&output.stdout);
+    let lines = script.lines().filter(|line| line.contains("0x") && !line.contains("0x0604"));
+    lines.map(|line| line.trim().to_string()).collect()
+}
+
+const DISPLAY: &str = "[[device]]\nclass = 'display'\ndriver = 'auto'\n";
+const UNSEEN: &str = "and a rule without an address may be about it: nothing of that rule is in the image";
+
+/// As where an image for another machine is made: what the rules say by themselves, unless it may be about the root disk.
 #[test]
-fn without_sysfs_the_rules_are_what_there_is() {
-    let host = host(POLICY);
+fn without_sysfs_no_rule_may_be_about_the_root_disk() {
+    let host = host(&format!("{POLICY}\n{DISPLAY}"));
     fs::remove_dir_all(host.path().join("sys")).unwrap();
     let output = initramfs(host.path(), &[]);
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let script = text(&output.stdout);
-    let lines: Vec<&str> = script.lines().filter(|line| line.contains("0x")).map(str::trim).collect();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
     assert_eq!(
-        lines,
-        [
-            "0000:09:00.0/0x10de/0x2204/*/*/*) driver=vfio-pci ;;",
-            "*/0x8086/0x1533/0x15d9/0x1533/*) driver=none ;;",
-            "*/*/*/*/*/0x0108*) driver=none ;;",
-        ]
+        lines(&output),
+        ["0000:09:00.0/0x10de/0x2204/*/*/*) driver=vfio-pci ;;", "*/*/*/*/*/0x03*) driver=none ;;"]
     );
-    assert!(text(&output.stderr).contains("sys/bus/pci/devices is not there"), "{}", text(&output.stderr));
+    assert!(said.contains("sys/bus/pci/devices is not there"), "{said}");
+    // Two such rules, one file.
+    assert_eq!(said.matches(UNSEEN).count(), 1, "{said}");
+}
+
+/// As in a container: the devices are there, and the root file system is none of theirs.
+#[test]
+fn where_the_root_disk_is_not_seen_no_rule_may_be_about_it() {
+    let host = host(&format!("{POLICY}\n{DISPLAY}"));
+    let container = "22 1 0:50 / / rw - overlay overlay rw,lowerdir=/var/lib/x/lower,upperdir=/var/lib/x/upper\n\
+                     23 22 259:1 /hosts /etc/hosts rw - ext4 /dev/nvme0n1p1 rw\n";
+    fs::write(host.path().join("proc/self/mountinfo"), container).unwrap();
+    let output = initramfs(host.path(), &[]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    let lines = lines(&output);
+    assert_eq!(lines.last().unwrap(), "*/*/*/*/*/0x03*) driver=none ;;");
+    for here in ["0000:01:00.0", "0000:02:00.0", "0000:05:00.0"] {
+        assert!(!lines.iter().any(|line| line.contains(here) && line.contains("driver=")), "{here}: {lines:?}");
+    }
+    // What was meant.
+    assert!(lines.iter().any(|line| line.starts_with("0000:00:02.0/") && line.ends_with("driver=vfio-pci ;;")));
+    assert!(!lines.iter().any(|line| line.contains("0x0108") || line.starts_with("*/0x8086/0x1533")), "{lines:?}");
+    assert_eq!(said.matches(UNSEEN).count(), 1, "{said}");
+    // Without such a rule there is nothing to miss.
+    let host = self::host("[[device]]\naddress = '05:00.0'\ndriver = 'auto'");
+    fs::write(host.path().join("proc/self/mountinfo"), container).unwrap();
+    assert_eq!(initramfs(host.path(), &[]).status.code(), Some(0));
+}
+
+/// What fstab(5) has without `nofail` the next start waits for. Other uses begin anew by then: they are named.
+#[test]
+fn what_is_mounted_is_left_alone_unless_the_rule_says_otherwise() {
+    let disk = "[[device]]\naddress = '02:00.0'\ndriver = 'auto'\n";
+    for (rule, status, is_claimed) in [(disk.to_string(), 4, false), (format!("{disk}force = ['disk']"), 0, true)] {
+        let host = host(&rule);
+        fs::write(host.path().join("proc/swaps"), "Filename\tType\tSize\tUsed\tPriority\n").unwrap();
+        let output = initramfs(host.path(), &[]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{said}");
+        assert_eq!(lines(&output).iter().any(|line| line.ends_with("driver=vfio-pci ;;")), is_claimed, "{said}");
+        let reason = "0000:02:00.0 (disk): /srv/with space (xfs) is mounted from nvme1n1p1";
+        assert_eq!(said.contains(reason), !is_claimed, "{said}");
+        assert_eq!(
+            said.contains("take it out of there; or have force = [\"disk\"] in the rule"),
+            !is_claimed,
+            "{said}"
+        );
+    }
+    // In a container's namespace it is mounted when that is started, if at all.
+    let host = host(disk);
+    fs::write(host.path().join("proc/swaps"), "").unwrap();
+    let table = fs::read_to_string(host.path().join("proc/self/mountinfo")).unwrap();
+    let own: Vec<&str> = table.lines().filter(|line| !line.contains("/srv")).collect();
+    fs::write(host.path().join("proc/self/mountinfo"), own.join("\n")).unwrap();
+    let process = host.path().join("proc/71");
+    fs::create_dir_all(process.join("ns")).unwrap();
+    fs::write(process.join("mountinfo"), &table).unwrap();
+    fs::write(process.join("comm"), "guest\n").unwrap();
+    std::os::unix::fs::symlink("mnt:[71]", process.join("ns/mnt")).unwrap();
+    let output = initramfs(host.path(), &[]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("in the mount namespace of guest (pid 71): it is in the image all the same"), "{said}");
+}
+
+#[test]
+fn what_is_in_use_now_is_named_where_it_is_claimed() {
+    let used = "0000:00:02.0 (display): ";
+    for (force, is_named) in [("", true), ("force = ['display', 'console']", false)] {
+        let host = host(&format!("[[device]]\naddress = '00:02.0'\ndriver = 'auto'\n{force}"));
+        let output = initramfs(host.path(), &[]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(lines(&output)[0].ends_with("driver=vfio-pci ;;"), "{:?}", lines(&output));
+        let line = said.lines().any(|line| line.contains(used) && line.ends_with(": it is in the image all the same"));
+        assert_eq!(line, is_named, "{said}");
+    }
 }
 
 const NIC: &str = "0000:02:00.0";
@@ -195,14 +279,20 @@ const DISK: &str = "0000:5e:00.0";
 /// The script of a policy about a NIC and a disk, run by a shell where none of them has a driver yet, as before udev's start;
 /// then the kernel looks for drivers. `before` is run between making the script and running it.
 fn early(shell: &str, before: &str) -> Ran {
-    let policy =
-        format!("[[device]]\naddress = '{DISK}'\ndriver = 'auto'\n[[device]]\nid = '8086:1533'\ndriver = 'none'");
+    early_with(
+        &format!("[[device]]\naddress = '{DISK}'\ndriver = 'auto'\n[[device]]\naddress = '{NIC}'\ndriver = 'none'"),
+        shell,
+        before,
+    )
+}
+
+fn early_with(policy: &str, shell: &str, before: &str) -> Ran {
     script(
         "connectx",
         &[],
         &format!(
             "mkdir -p /etc/vfioctl.d && echo \"{policy}\" >/etc/vfioctl.d/50-test.toml
-             vfioctl initramfs >/run/claim || exit
+             vfioctl initramfs >/run/claim || [ -s /run/claim ] || exit
              echo {NIC} >/sys/bus/pci/drivers/igb/unbind
              echo {DISK} >/sys/bus/pci/drivers/nvme/unbind
              : >/dev/kmsg
@@ -242,6 +332,17 @@ fn another_device_at_the_address_is_left_alone() {
     assert!(!ran.stdout.contains(DISK), "{}", ran.stdout);
 }
 
+/// Nothing is to take a bridge, whatever the policy says of its class; one that comes later is known by nothing else.
+#[test]
+fn bridges_are_left_alone() {
+    let policy = "[[device]]\nclass = 'bridge'\ndriver = 'auto'";
+    for (class, expected) in [("0x060400", Value::Null), ("0x060700", Value::Null), ("0x068000", json!("none"))] {
+        let class = format!("echo {class} >/run/class && mount --bind /run/class /sys/bus/pci/devices/{NIC}/class");
+        let ran = early_with(policy, "sh", &class);
+        assert_eq!(ran.device("after", NIC)["driver_override"], expected, "{class}: {}", ran.stderr);
+    }
+}
+
 #[test]
 fn the_kernels_command_line_turns_it_off() {
     for (words, is_off) in
@@ -258,7 +359,7 @@ fn the_kernels_command_line_turns_it_off() {
 #[test]
 fn who_keeps_a_choice_is_told_how_it_comes_into_the_initramfs() {
     let hook = "mount -t tmpfs tmpfs /usr/share && mkdir -p /usr/share/initramfs-tools/hooks && : >/usr/share/initramfs-tools/hooks/vfioctl";
-    let told = "'update-initramfs -u'";
+    let told = "'update-initramfs -u -k all'";
     for (before, commands, count) in [
         (":", format!("vfioctl bind {DISK} --force=disk; vfioctl unbind {DISK}"), 0),
         (hook, format!("vfioctl bind {DISK} --force=disk"), 1),
@@ -271,6 +372,23 @@ fn who_keeps_a_choice_is_told_how_it_comes_into_the_initramfs() {
         assert_eq!(ran.stderr.matches(told).count(), count, "{commands}: {}", ran.stderr);
         assert!(!ran.stderr.contains("dracut") && !ran.stderr.contains("mkinitcpio"), "{}", ran.stderr);
     }
+}
+
+/// One image of several may not be that which is started next.
+#[test]
+fn what_is_told_makes_all_images_or_that_of_a_kernel() {
+    let commands = Builder::ALL.map(|builder| [builder.command(None), builder.command(Some(RELEASE))]);
+    assert_eq!(
+        commands.as_flattened(),
+        [
+            "dracut --force --regenerate-all",
+            "dracut --force --kver 6.1.0-56-amd64",
+            "update-initramfs -u -k all",
+            "update-initramfs -u -k 6.1.0-56-amd64",
+            "mkinitcpio -P",
+            "mkinitcpio -P",
+        ]
+    );
 }
 
 /// The paths by which it is known whether a hook is installed are those where make installs it.
@@ -297,6 +415,7 @@ const DRACUT: &str = r#"
     . "$moddir/module-setup.sh"
 "#;
 const MKINITCPIO: &str = r#"
+    warning() { local text=$1; shift; printf "==> WARNING: $text\n" "$@" >&2; }
     error() { local text=$1; shift; printf "==> ERROR: $text\n" "$@" >&2; return 1; }
     add_dir() { mkdir -p "$BUILDROOT$1"; }
     add_file() { install -Dm"$3" "$1" "$BUILDROOT$2"; }
@@ -468,5 +587,37 @@ fn dracut_takes_choices_into_images_of_this_host() {
         let builders = Builders::new(host.path());
         let output = builders.run(&format!("{DRACUT}hostonly={hostonly} check"));
         assert_eq!(output.status.code(), Some(status), "{}", support::transcript(&output));
+    }
+}
+
+/// With the choices of the host that runs dracut an image for another root would claim that one's devices.
+#[test]
+fn dracut_keeps_choices_out_of_images_of_another_root() {
+    let host = host("[[device]]\naddress = '05:00.0'\ndriver = 'auto'");
+    let builders = Builders::new(host.path());
+    let output = builders.run(&format!("{DRACUT}hostonly=yes dracutsysrootdir=/mnt check"));
+    assert_eq!(output.status.code(), Some(255), "{}", support::transcript(&output));
+    // Asked for by name it is installed all the same, but for the choices.
+    let output = builders.run(&format!("{DRACUT}modules=systemd; dracutsysrootdir=/mnt; install"));
+    assert!(output.status.success(), "{}", support::transcript(&output));
+    assert!(text(&output.stderr).contains("dwarn: vfioctl: the choices are this host's, not those of /mnt"));
+    assert!(builders.image().is_empty(), "{:?}", builders.image());
+}
+
+/// Behind 'udev' it would run when drivers have the devices.
+#[test]
+fn mkinitcpio_says_when_it_comes_too_late() {
+    let host = host("[[device]]\naddress = '05:00.0'\ndriver = 'auto'");
+    let builders = Builders::new(host.path());
+    for (hooks, is_late) in [
+        ("base vfioctl udev block", false),
+        ("base udev autodetect vfioctl block", true),
+        ("base systemd autodetect vfioctl block", false),
+    ] {
+        let output = builders.run(&format!("{MKINITCPIO}HOOKS=({hooks}); build"));
+        assert!(output.status.success(), "{}", support::transcript(&output));
+        let said = text(&output.stderr);
+        assert_eq!(said.contains("==> WARNING: vfioctl: it stands behind 'udev' in HOOKS"), is_late, "{hooks}: {said}");
+        assert!(builders.image().iter().any(|name| name == CLAIM), "{hooks}");
     }
 }

@@ -10,6 +10,7 @@ use walkdir::WalkDir;
 use super::Scene;
 use super::finding::{Finding, some};
 use super::kept::Kept;
+use super::mkinitcpio::{self, Place};
 use crate::address::Address;
 use crate::builder::Builder;
 use crate::catalog::Catalog;
@@ -25,8 +26,8 @@ pub struct Facts {
     release: String,
     /// Our hooks, each for a builder: where it is.
     hooks: Vec<(Builder, String)>,
-    /// Is mkinitcpio's hook among those it is told to take?
-    is_hook_named: bool,
+    /// Where mkinitcpio is told to take its hook.
+    place: Place,
     /// The image, and when it was written.
     image: Option<(String, SystemTime)>,
     /// Can /boot be looked into?
@@ -57,11 +58,12 @@ pub fn gather(scene: &Scene<'_>, kept: &[Kept]) -> Facts {
     sources.extend(host.modprobe_directories());
     sources.extend(hooks.iter().map(|(_, path)| path.clone()));
     let [configuration, more] = host.mkinitcpio_configuration();
-    let more = fs::read_dir(more).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut more: Vec<PathBuf> = fs::read_dir(more).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    more.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
+    more.sort();
     let configuration = std::iter::once(configuration).chain(more);
-    let configuration: String =
+    let configuration: Vec<String> =
         configuration.filter_map(|path| file::read_to_string(&path, file::SETTINGS).ok()).collect();
-    let hooks_line = |line: &str| line.trim_start().starts_with("HOOKS=") && names_hook(line);
     let is_early = |kept: &&Kept| {
         let is_native = |driver: &DriverName| Catalog::bundled().by_driver(driver.as_str()).is_none();
         !kept.is_so()
@@ -71,7 +73,7 @@ pub fn gather(scene: &Scene<'_>, kept: &[Kept]) -> Facts {
     };
     Facts {
         release: scene.release.clone(),
-        is_hook_named: configuration.lines().any(hooks_line),
+        place: mkinitcpio::place(&configuration.join("\n")),
         image: image.map(|(path, time)| (scene.at(path), time)),
         is_boot_seen: images.first().and_then(|path| path.parent()).is_some_and(|boot| fs::read_dir(boot).is_ok()),
         newest: newest(&sources).map(|(path, time)| (scene.at(&path), time)),
@@ -80,11 +82,6 @@ pub fn gather(scene: &Scene<'_>, kept: &[Kept]) -> Facts {
         builder: there.first().copied().filter(|_| there.len() == 1),
         early: kept.iter().filter(is_early).filter_map(|kept| Some((kept.address, kept.driver.clone()?))).collect(),
     }
-}
-
-/// Is ours among the words of `HOOKS=(…)`?
-fn names_hook(line: &str) -> bool {
-    line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')).any(|word| word == "vfioctl")
 }
 
 /// What was changed last. A file that went has changed its directory.
@@ -125,13 +122,22 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
 }
 
 fn has_hook(facts: &Facts) -> bool {
-    facts.hooks.iter().any(|(builder, _)| *builder != Builder::Mkinitcpio || facts.is_hook_named)
+    facts.hooks.iter().any(|(builder, _)| *builder != Builder::Mkinitcpio || facts.place != Place::Missing)
 }
 
 fn of_image(facts: &Facts, builder: Builder, hook: &str) -> Finding {
     let release = &facts.release;
     let command = builder.command(Some(release));
-    if builder == Builder::Mkinitcpio && !facts.is_hook_named {
+    if builder == Builder::Mkinitcpio && facts.place == Place::Late {
+        return Finding::warning(
+            CHECK,
+            "the hook for mkinitcpio is without effect: it runs when udev has loaded drivers",
+        )
+        .seen("/etc/mkinitcpio.conf", "'vfioctl' behind 'udev' in HOOKS")
+        .mend("put vfioctl before udev in HOOKS in /etc/mkinitcpio.conf")
+        .mend(command);
+    }
+    if builder == Builder::Mkinitcpio && facts.place == Place::Missing {
         return Finding::note(CHECK, "the hook for mkinitcpio is installed, but not taken into the initramfs")
             .seen(hook, "there")
             .seen("/etc/mkinitcpio.conf", "no 'vfioctl' in HOOKS")
@@ -179,7 +185,7 @@ mod tests {
         Facts {
             release: "6.12.0".to_string(),
             hooks: builder.map(|builder| (builder, "/usr/lib/hook".to_string())).into_iter().collect(),
-            is_hook_named: true,
+            place: Place::Early,
             image: image.map(|seconds| ("/boot/initrd.img-6.12.0".to_string(), at(seconds))),
             is_boot_seen: true,
             newest: Some(("/etc/vfioctl.d/x.toml".to_string(), at(newest))),
@@ -198,9 +204,15 @@ mod tests {
             (facts(Some(Builder::InitramfsTools), Some(1), 2), Warning, "update-initramfs -u -k 6.12.0"),
             (facts(Some(Builder::Mkinitcpio), Some(1), 2), Warning, "mkinitcpio -P"),
             (
-                Facts { is_hook_named: false, ..facts(Some(Builder::Mkinitcpio), Some(1), 2) },
+                Facts { place: Place::Missing, ..facts(Some(Builder::Mkinitcpio), Some(1), 2) },
                 Note,
                 "add vfioctl to HOOKS",
+            ),
+            // However new the image is.
+            (
+                Facts { place: Place::Late, ..facts(Some(Builder::Mkinitcpio), Some(2), 1) },
+                Warning,
+                "put vfioctl before udev in HOOKS",
             ),
             (facts(Some(Builder::Dracut), None, 2), Note, ""),
             (Facts { early: early(), ..facts(None, None, 2) }, Warning, "install the hook"),
@@ -235,16 +247,5 @@ mod tests {
         // The directory has changed by that.
         assert_eq!(newest(&places).unwrap().0, modprobe);
         assert!(newest(&[root.path().join("nowhere")]).is_none());
-    }
-
-    #[test]
-    fn mkinitcpios_hooks() {
-        for (line, expected) in [
-            ("HOOKS=(base udev vfioctl autodetect)", true),
-            ("HOOKS=\"base vfioctl\"", true),
-            ("HOOKS=(base udev vfioctl-other)", false),
-        ] {
-            assert_eq!(names_hook(line), expected, "{line}");
-        }
     }
 }

@@ -15,7 +15,9 @@ mod iommufd;
 mod kept;
 mod libvirt;
 mod loading;
+mod mkinitcpio;
 mod modules;
+mod overrides;
 mod policy;
 mod processor;
 mod variants;
@@ -112,6 +114,7 @@ pub fn examine(
     findings.extend(variants::judge(&variants::gather(&scene)));
     findings.extend(claimants::judge(&claimants::gather(&scene, &mut best)?));
     findings.extend(policy::judge(&policy::gather(&scene, &kept)));
+    findings.extend(overrides::judge(&overrides::gather(&scene)));
     findings.extend(installed::judge(&installed::gather(&scene)));
     findings.extend(initramfs::judge(&initramfs::gather(&scene, &kept)));
     findings.extend(libvirt::judge(&libvirt::gather(&scene)));

@@ -97,13 +97,16 @@ pub struct Finding {
     pub message: String,
     /// A command that ends it, where there is one.
     pub mend: Option<String>,
+    /// Is it a file system that the system itself has mounted, or whoever asks: no container?
+    #[serde(skip)]
+    pub is_mounted: bool,
 }
 
 impl Finding {
     /// Something that no single command ends. Things name themselves; what would steer a terminal is left out.
     pub fn new(used_as: Use, message: impl Into<String>) -> Finding {
         let message = message.into().chars().filter(|c| !c.is_control()).collect();
-        Finding { used_as, message, mend: None }
+        Finding { used_as, message, mend: None, is_mounted: false }
     }
 
     /// The same, with the command that ends it.

@@ -59,3 +59,9 @@ fn findings_for(host: &Host, address: Address, together: &[Address], pid: u32) -
     findings.dedup();
     Ok(findings)
 }
+
+/// Is the root file system seen on one of these devices, or to come by one? In a container it is not, nor where it is none of a disk.
+pub fn is_root_seen(host: &Host, addresses: &[Address]) -> Result<bool, ReadError> {
+    let going = Going::new(host, addresses);
+    Ok(disk::is_root_on(host, &going.disks()?)? || network::is_root_by(host, going.below()?, &going)?)
+}

@@ -41,6 +41,20 @@ pub fn findings(host: &Host, device: Address, below: &[Below], going: &Going<'_>
     Ok(findings)
 }
 
+/// Does the root file system come by the interfaces below a device?
+pub fn is_root_by(host: &Host, below: &[Below], going: &Going<'_>) -> Result<bool, ReadError> {
+    if names(below).next().is_none() {
+        return Ok(false);
+    }
+    let interfaces = Interfaces::read(host, going)?;
+    for name in names(below) {
+        if file_systems(host, &interfaces, name)?.iter().any(|finding| finding.used_as == Use::RootDisk) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// How an interface is used. One that is down is not, nor one that is up and nothing else.
 fn use_of(host: &Host, interfaces: &Interfaces, name: &str) -> Result<Option<Finding>, ReadError> {
     if !interfaces.is_up(name)? {

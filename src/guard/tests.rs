@@ -259,6 +259,9 @@ fn file_systems_over_the_network() {
         "network: network interface eth0 is up and has a route to 192.0.2.0/24 | ip link set dev eth0 down",
     ]);
     assert_eq!(tree.found(OTHER).len(), 2);
+    for (device, expected) in [(NIC, true), (OTHER, false)] {
+        assert_eq!(is_root_seen(&tree.host, &[device.parse().unwrap()]).unwrap(), expected, "{device}");
+    }
 }
 
 /// An interface with the network of the session, and ourselves below sudo below a shell below sshd.

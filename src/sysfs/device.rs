@@ -20,6 +20,9 @@ use crate::host::Host;
 use crate::kernel_name::DriverName;
 use crate::matcher::Modalias;
 
+/// How the classes of PCI-to-PCI and CardBus bridges begin (`include/linux/pci_ids.h`).
+pub const BRIDGES: [&str; 2] = ["0604", "0607"];
+
 /// A PCI device and its bindings, at the moment of reading.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Device {
@@ -83,7 +86,7 @@ impl Device {
 
     /// A PCI-to-PCI or CardBus bridge: no VFIO driver takes one (`vfio_pci_core_init_dev` wants header type 0).
     pub fn is_bridge(&self) -> bool {
-        matches!(&self.modalias.class()[..4], "0604" | "0607")
+        BRIDGES.contains(&&self.modalias.class()[..4])
     }
 
     /// The names in `vfio-dev/`: there when a driver, whatever its name, has made a VFIO device of this one. Kernels before

@@ -13,7 +13,7 @@ mod sign;
 mod sriov;
 pub mod stuck;
 
-pub use device::{Device, Listing, list, list_looking};
+pub use device::{BRIDGES, Device, Listing, list, list_looking};
 pub use driver::{drivers_of_module, is_registered, module_of_driver, registered};
 pub use group::Group;
 pub use node::{Directory, Node, ReadError};

@@ -55,6 +55,7 @@ pub fn findings(host: &Host, below: &[Below], going: &Going<'_>) -> Result<Vec<F
                 used_as: user.used_as,
                 message: user.sentence.clone(),
                 mend: user.mend.clone(),
+                is_mounted: user.is_mounted,
             }),
         }
     }
@@ -62,6 +63,12 @@ pub fn findings(host: &Host, below: &[Below], going: &Going<'_>) -> Result<Vec<F
         findings.push(weaker(&layers, &layers.devices[name], &users)?);
     }
     Ok(findings)
+}
+
+/// Is the root file system on these disks, through whatever layers?
+pub fn is_root_on(host: &Host, below: &[Below]) -> Result<bool, ReadError> {
+    let layers = Layers::above(host, below, mounts::namespaces(host)?, BTreeSet::new())?;
+    Ok(users::is_root_on(&layers))
 }
 
 /// An array or a multipath device that would go on.

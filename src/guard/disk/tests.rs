@@ -194,6 +194,53 @@ fn root_on_a_volume_on_luks() {
     ]);
 }
 
+/// What the root file system is on; a container's is not, though the system's swap is seen there, and its disks where files of
+/// its own come from.
+#[test]
+fn where_the_root_file_system_is() {
+    type Case = (&'static str, fn(&mut Tree), bool);
+    const SWAPS: &str = "Filename\n/dev/nvme0n1p2 partition 1 0 -2\n";
+    let cases: [Case; 7] = [
+        ("a partition", |tree| tree.mount("259:2", "/", "ext4", "/dev/nvme0n1p1"), true),
+        ("another device's", |tree| tree.mount("259:5", "/", "ext4", "/dev/sda1"), false),
+        (
+            "an array that would go on",
+            |tree| {
+                tree.array("md0", "raid1", 0, &["nvme0n1p1", "sda1"]);
+                tree.mount("259:7", "/", "ext4", "/dev/md0");
+            },
+            true,
+        ),
+        ("/ in memory", |tree| tree.mount("259:2", "/nix", "ext4", "/dev/nvme0n1p1"), true),
+        ("another file system", |tree| tree.mount("259:2", "/srv", "ext4", "/dev/nvme0n1p1"), false),
+        (
+            "a container",
+            |tree| {
+                tree.mount("0:50", "/", "overlay", "overlay rw,lowerdir=/x,upperdir=/y");
+                tree.mount("259:2", "/etc/hosts", "ext4", "/dev/nvme0n1p1");
+                tree.mount("259:2", "/var", "ext4", "/dev/nvme0n1p1");
+                tree.write("proc/swaps", SWAPS);
+            },
+            false,
+        ),
+        (
+            "a container's, seen from outside",
+            |tree| {
+                tree.mount("259:5", "/", "ext4", "/dev/sda1");
+                tree.write("proc/71/mountinfo", "1 0 259:2 / / rw - ext4 /dev/nvme0n1p1 rw\n");
+                tree.link("proc/71/ns/mnt", PathBuf::from("mnt:[71]"));
+            },
+            false,
+        ),
+    ];
+    for (name, change, expected) in cases {
+        let mut tree = Tree::new();
+        change(&mut tree);
+        let host = Host::new(tree.root.path(), None).unwrap();
+        assert_eq!(crate::guard::is_root_seen(&host, &[OURS.parse().unwrap()]).unwrap(), expected, "{name}");
+    }
+}
+
 #[test]
 fn swap_to_a_file() {
     let mut tree = Tree::new();

@@ -15,6 +15,9 @@ use crate::sysfs::{Node, ReadError};
 /// What the running system lives on. It cannot be unmounted.
 const SYSTEM: [&str; 7] = ["/", "/usr", "/etc", "/var", "/nix", "/nix/store", "/sysroot"];
 
+/// Of those, what the root file system is, or what it is made of: the others a container may have as volumes.
+const ROOT: [&str; 5] = ["/", "/usr", "/nix", "/nix/store", "/sysroot"];
+
 /// What it boots from.
 const BOOT: [&str; 4] = ["/boot", "/boot/efi", "/boot/firmware", "/efi"];
 
@@ -38,11 +41,13 @@ pub struct User {
     pub sentence: String,
     /// What ends it.
     pub mend: Option<String>,
+    /// Is it a file system that is mounted in a namespace of our own?
+    pub is_mounted: bool,
 }
 
 impl User {
     fn new(device: &str, used_as: Use, sentence: String) -> User {
-        User { device: Some(device.to_string()), used_as, sentence, mend: None }
+        User { device: Some(device.to_string()), used_as, sentence, mend: None, is_mounted: false }
     }
 
     fn mended_by(self, words: &[&str]) -> User {
@@ -128,6 +133,15 @@ fn mounted(layers: &Layers) -> Result<Vec<User>, ReadError> {
     Ok(found.into_values().chain(lingering).collect())
 }
 
+/// Is the root file system, as the system or whoever asks has it, among what is mounted from the affected devices?
+pub fn is_root_on(layers: &Layers) -> bool {
+    let mut own = layers.namespaces.iter().filter(|namespace| namespace.is_own());
+    let is_root = |mount: &Mount| ROOT.iter().any(|point| mount.point == Path::new(point));
+    own.any(|namespace| {
+        namespace.mounts.iter().any(|mount| is_root(mount) && layers.of_mount(namespace, mount).is_some())
+    })
+}
+
 fn mount_user(
     layers: &Layers,
     namespace: &Namespace,
@@ -162,7 +176,8 @@ fn mount_user(
     if let Some((pid, command)) = &namespace.member {
         sentence.push_str(&format!(", in the mount namespace of {command} (pid {pid})"));
     }
-    let user = User::new(device, if is_system || is_boot { Use::RootDisk } else { Use::Disk }, sentence);
+    let used_as = if is_system || is_boot { Use::RootDisk } else { Use::Disk };
+    let user = User { is_mounted: namespace.is_own(), ..User::new(device, used_as, sentence) };
     let (one, all) = (["umount", &point], ["umount", "--all-targets", &point]);
     Ok(match &namespace.member {
         _ if is_system => user,
@@ -312,12 +327,18 @@ fn processes(layers: &Layers, below: &[Below]) -> Result<Vec<User>, ReadError> {
         let is_said = place.is_empty() || opener.node == Path::new("/dev").join(&place);
         let tail = if is_said { String::new() } else { format!(", which is on {place}") };
         let sentence = plain(&format!("{opener}{tail}"));
-        users.push(User { device: device.clone(), used_as: Use::Disk, sentence, mend: None });
+        users.push(User { device: device.clone(), used_as: Use::Disk, sentence, mend: None, is_mounted: false });
     }
     if let Some((opener, device)) = openers.get(MOST_PROCESSES) {
         let sentence =
             format!("{} have its nodes open, {opener} among them", more(openers.len() - users.len(), "process"));
-        users.push(User { device: device.clone(), used_as: Use::Disk, sentence: plain(&sentence), mend: None });
+        users.push(User {
+            device: device.clone(),
+            used_as: Use::Disk,
+            sentence: plain(&sentence),
+            mend: None,
+            is_mounted: false,
+        });
     }
     Ok(users)
 }
