@@ -159,6 +159,11 @@ const HOOK: &str = "etc/libvirt/hooks/qemu.d/vfioctl";
 const DRACUT: &str = "usr/lib/dracut/modules.d/50vfioctl/module-setup.sh";
 const IMAGE: &str = "boot/initramfs-7.0.0.img";
 
+fn without_groups(root: &Root) {
+    [PF, VF, NIC].iter().for_each(|device| root.remove(&format!("sys/bus/pci/devices/{device}/iommu_group")));
+    root.remove("sys/kernel/iommu_groups");
+}
+
 /// What is changed, and the finding that comes of it: its check, its severity, and how what mends it begins.
 type Case = (&'static str, fn(&Root), &'static str, &'static str, &'static str);
 
@@ -168,7 +173,7 @@ const CASES: &[Case] = &[
     (
         "no parameter",
         |root| {
-            root.remove("sys/kernel/iommu_groups");
+            without_groups(root);
             root.remove("sys/class/iommu/dmar0");
             root.put("proc/cmdline", "quiet\n");
         },
@@ -179,7 +184,7 @@ const CASES: &[Case] = &[
     (
         "turned off",
         |root| {
-            root.remove("sys/kernel/iommu_groups");
+            without_groups(root);
             root.put("proc/cmdline", "intel_iommu=off\n");
         },
         "iommu",
@@ -189,7 +194,7 @@ const CASES: &[Case] = &[
     (
         "off in the firmware",
         |root| {
-            root.remove("sys/kernel/iommu_groups");
+            without_groups(root);
             root.remove("sys/firmware/acpi/tables/DMAR");
         },
         "iommu",
@@ -199,7 +204,7 @@ const CASES: &[Case] = &[
     (
         "a guest without one",
         |root| {
-            root.remove("sys/kernel/iommu_groups");
+            without_groups(root);
             root.remove("sys/firmware/acpi/tables/DMAR");
             root.put("proc/cpuinfo", "vendor_id\t: AuthenticAMD\nflags\t\t: fpu hypervisor\n");
         },
@@ -210,7 +215,7 @@ const CASES: &[Case] = &[
     (
         "by default, and off",
         |root| {
-            root.remove("sys/kernel/iommu_groups");
+            without_groups(root);
             root.put("proc/cmdline", "quiet\n");
             root.put("boot/config-7.0.0", "CONFIG_INTEL_IOMMU=y\nCONFIG_INTEL_IOMMU_DEFAULT_ON=y\n");
         },
@@ -230,11 +235,40 @@ const CASES: &[Case] = &[
         "dmesg | grep",
     ),
     (
+        "groups that are left of the mode without an IOMMU",
+        |root| {
+            root.remove("sys/class/iommu/dmar0");
+            (1..=3).for_each(|group| root.put(&format!("sys/kernel/iommu_groups/{group}/name"), "vfio-noiommu\n"));
+        },
+        "iommu",
+        "failure",
+        "dmesg | grep",
+    ),
+    (
+        "an IOMMU that other devices have",
+        |root| {
+            without_groups(root);
+            root.put("sys/kernel/iommu_groups/0/type", "DMA\n");
+        },
+        "iommu",
+        "failure",
+        "dmesg | grep",
+    ),
+    (
         "devices without an IOMMU",
         |root| root.put("sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n"),
         "no-iommu-mode",
         "warning",
         "echo N >",
+    ),
+    (
+        "a command line that is no text",
+        |root| {
+            fs::write(root.path("proc/cmdline"), b"root=LABEL=\xff amd_iommu=on modprobe.blacklist=vfio_pci\n").unwrap()
+        },
+        "iommu-parameters",
+        "note",
+        "",
     ),
     ("AMD's parameter", |root| root.put("proc/cmdline", "amd_iommu=on\n"), "iommu-parameters", "note", ""),
     // Interrupts.
@@ -284,6 +318,23 @@ const CASES: &[Case] = &[
     (
         "a device without a group",
         |root| root.device("0000:05:00.0", "v00008086d00001533sv00008086sd00000000bc02sc00i00", None, None),
+        "iommu-groups",
+        "warning",
+        "",
+    ),
+    (
+        "a device in a group of no IOMMU",
+        |root| root.put("sys/kernel/iommu_groups/3/name", "vfio-noiommu\n"),
+        "iommu-groups",
+        "warning",
+        "",
+    ),
+    (
+        "a group that cannot be read",
+        |root| {
+            root.remove("sys/kernel/iommu_groups/3/reserved_regions");
+            root.put("sys/kernel/iommu_groups/3/reserved_regions/x", "");
+        },
         "iommu-groups",
         "warning",
         "",
@@ -641,6 +692,23 @@ fn a_host_that_is_ready() {
     let (_, verbose, _) = good().doctor(&["-v"]);
     assert!(verbose.contains("\n    /proc/interrupts: IR-IO-APIC\n"), "{verbose}");
     assert!(!text.contains("/proc/interrupts"), "{text}");
+}
+
+/// A FIFO in place of any file is not waited for.
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let variable = "sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+    for path in ["proc/interrupts", "proc/cpuinfo", "proc/cmdline", variable] {
+        let root = good();
+        root.put(path, "");
+        root.remove(path);
+        let fifo = root.path(path);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        let mut command = Command::new("timeout");
+        command.args(["10", support::VFIOCTL, "--root"]).arg(root.directory.path()).arg("doctor");
+        let output = support::run(&mut command);
+        assert!(matches!(output.status.code(), Some(0 | 1)), "{path}: {}", support::transcript(&output));
+    }
 }
 
 #[test]

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What loads the kernel here, and so how a parameter gets onto its command line.
 
-use std::fs;
-
 use crate::file;
 use crate::host::Host;
 
@@ -167,13 +165,14 @@ fn append(parameter: &str) -> String {
 
 /// What the boot loader calls itself.
 fn loader_info(host: &Host) -> Option<String> {
-    let bytes = fs::read(host.boot_loader_variable()).ok()?;
+    let bytes = file::read(&host.boot_loader_variable(), file::ATTRIBUTE).ok()?;
     let units: Vec<u16> = bytes.get(4..)?.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
     Some(String::from_utf16_lossy(&units))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 

@@ -8,7 +8,7 @@ use super::boot::BootLoader;
 use super::finding::{Finding, count, some};
 use crate::address::Address;
 use crate::plan::Sibling;
-use crate::sysfs::{Device, Group, ReadError};
+use crate::sysfs::{Device, ReadError};
 
 const CHECK: &str = "iommu-groups";
 const BLOCKED: &str = "iommu-group-blocked";
@@ -34,6 +34,8 @@ pub struct Facts {
     /// Groups of which firmware asks for a fixed mapping, and their devices.
     mapped: Vec<(u32, Vec<Address>)>,
     blocked: Vec<Blocked>,
+    /// What could not be read of groups: a path, and why.
+    unread: Vec<(String, String)>,
     /// `pcie_acs_override`, as it is on the command line.
     acs_override: Option<String>,
     loader: BootLoader,
@@ -45,7 +47,7 @@ pub fn gather(scene: &Scene<'_>) -> Result<Facts, ReadError> {
     let mut without = Vec::new();
     // A bridge has a group where there is an IOMMU, but nobody is given one.
     for device in scene.devices {
-        match device.iommu_group {
+        match device.iommu_group.filter(|group| scene.is_of_an_iommu(*group)) {
             Some(group) => groups.entry(group).or_default().push(device),
             None if !device.is_bridge() => without.push(device.address),
             None => {}
@@ -58,8 +60,9 @@ pub fn gather(scene: &Scene<'_>) -> Result<Facts, ReadError> {
     for (&number, members) in &groups {
         let ends: Vec<&&Device> = members.iter().filter(|device| !device.is_bridge()).collect();
         let addresses: Vec<Address> = ends.iter().map(|device| device.address).collect();
+        let is_mapped = scene.groups[&number].as_ref().is_ok_and(|group| group.is_direct_mapped);
         // A group of bridges alone is nobody's.
-        if !ends.is_empty() && Group::read(scene.host, number)?.is_direct_mapped {
+        if !ends.is_empty() && is_mapped {
             mapped.push((number, addresses.clone()));
         }
         if addresses.len() < 2 {
@@ -81,6 +84,7 @@ pub fn gather(scene: &Scene<'_>) -> Result<Facts, ReadError> {
         without,
         mapped,
         blocked,
+        unread: scene.groups.values().filter_map(|group| group.as_ref().err()).map(|error| scene.said(error)).collect(),
         acs_override: scene.command_line.named("pcie_acs_override").next().map(|(word, _)| word.to_string()),
         loader: scene.loader.clone(),
     })
@@ -96,6 +100,22 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         findings.push(
             Finding::warning(CHECK, format!("{} in no IOMMU group and cannot be given away", are(&facts.without)))
                 .seen(format!("/sys/bus/pci/devices/{}/iommu_group", facts.without[0]), "not there"),
+        );
+    }
+    if let Some((path, why)) = facts.unread.first() {
+        let groups = count(facts.unread.len(), "IOMMU group", "IOMMU groups");
+        findings.push(
+            Finding::warning(
+                CHECK,
+                format!(
+                    "{groups} cannot be read: whether VFIO can have {} is not known",
+                    match facts.unread.len() {
+                        1 => "it",
+                        _ => "them",
+                    }
+                ),
+            )
+            .seen(path, why),
         );
     }
     for (group, devices) in &facts.mapped {
@@ -169,6 +189,7 @@ mod tests {
             without: Vec::new(),
             mapped: Vec::new(),
             blocked: Vec::new(),
+            unread: Vec::new(),
             acs_override: None,
             loader: BootLoader::Grubby,
         }
@@ -183,6 +204,11 @@ mod tests {
             (facts(), (CHECK, Severity::Pass), ""),
             (Facts { shared: vec![(1, vec![a, b])], ..facts() }, (CHECK, Severity::Note), "vfioctl groups"),
             (Facts { without: vec![b], ..facts() }, (CHECK, Severity::Warning), ""),
+            (
+                Facts { unread: vec![("/sys/kernel/iommu_groups/1/type".into(), "odd".into())], ..facts() },
+                (CHECK, Severity::Warning),
+                "",
+            ),
             (Facts { mapped: vec![(1, vec![a])], ..facts() }, (MAPPED, Severity::Warning), "look in the firmware"),
             (Facts { blocked: vec![blocked], ..facts() }, (BLOCKED, Severity::Warning), "vfioctl bind 0000:01:00.1"),
             (

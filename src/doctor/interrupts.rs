@@ -2,7 +2,6 @@
 //! Are the interrupts of a guest's device kept to that guest? Without, the kernel refuses to give a device away unless told
 //! that this is wanted (`drivers/vfio/vfio_iommu_type1.c` and `drivers/iommu/iommufd/device.c`, `allow_unsafe_interrupts`).
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 
 use super::Scene;
@@ -45,8 +44,8 @@ pub fn gather(scene: &Scene<'_>) -> Facts {
         processor: scene.processor,
         command_line: scene.command_line.clone(),
         loader: scene.loader.clone(),
-        has_iommu: scene.devices.iter().any(|device| device.iommu_group.is_some()),
-        remapped: File::open(host.interrupts()).ok().map(|file| remapped(BufReader::new(file), scene.processor)),
+        has_iommu: scene.groups.keys().any(|group| scene.is_of_an_iommu(*group)),
+        remapped: file::open(&host.interrupts()).ok().map(|file| remapped(BufReader::new(file), scene.processor)),
         unsafe_allowed: ["vfio_iommu_type1", "iommufd"].into_iter().filter(|module| is_allowed(module)).collect(),
         incapable: incapable(host),
     }

@@ -10,14 +10,11 @@ use super::finding::{Finding, count, some};
 use super::processor::{Processor, Vendor};
 use crate::file;
 use crate::host::Host;
+use crate::sysfs::NO_IOMMU;
 
 const CHECK: &str = "iommu";
 const UNSAFE: &str = "no-iommu-mode";
 const PARAMETERS: &str = "iommu-parameters";
-
-/// How the kernel names the groups that it makes for devices without an IOMMU (`drivers/vfio/group.c`,
-/// `vfio_noiommu_group_alloc`).
-const NO_IOMMU: &str = "vfio-noiommu";
 
 /// Where the kernel says what it takes amiss.
 const KERNEL_LOG: &str = "dmesg | grep -iE 'DMAR|AMD-Vi|SMMU|IOMMU'   (the kernel says there what it takes amiss)";
@@ -31,8 +28,10 @@ pub struct Facts {
     processor: Processor,
     command_line: CommandLine,
     loader: BootLoader,
-    /// IOMMU groups that an IOMMU has made.
+    /// Groups of PCI devices that an IOMMU has made.
     groups: usize,
+    /// Where there are none: the groups that it has made of other devices.
+    others: usize,
     /// The IOMMUs that drivers have registered.
     units: Vec<String>,
     /// The firmware's tables that tell of an IOMMU; `None`: there are no ACPI tables to be seen.
@@ -51,10 +50,11 @@ pub struct Facts {
 pub fn gather(scene: &Scene<'_>) -> Facts {
     let host = scene.host;
     let is_unsafe = is_no_iommu_mode(host);
-    let groups = names_in(&host.iommu_groups());
-    let is_real = |name: &&String| {
+    let groups = scene.groups.keys().filter(|group| scene.is_of_an_iommu(**group)).count();
+    let is_others = |name: &&String| {
+        let is_ours = name.parse().is_ok_and(|number: u32| scene.groups.contains_key(&number));
         let named = file::read_to_string(&host.iommu_groups().join(name).join("name"), file::ATTRIBUTE);
-        !named.is_ok_and(|named| named.trim_end() == NO_IOMMU)
+        !is_ours && !named.is_ok_and(|named| named.trim_end() == NO_IOMMU)
     };
     let known = ["DMAR", "IORT", "IVRS", "VIOT"];
     let is_acpi = host.acpi_tables().is_dir();
@@ -63,8 +63,11 @@ pub fn gather(scene: &Scene<'_>) -> Facts {
         processor: scene.processor,
         command_line: scene.command_line.clone(),
         loader: scene.loader.clone(),
-        // Only in that mode are there others, and there may be thousands.
-        groups: if is_unsafe { groups.iter().filter(is_real).count() } else { groups.len() },
+        groups,
+        others: match groups {
+            0 => names_in(&host.iommu_groups()).iter().filter(is_others).count(),
+            _ => 0,
+        },
         units: names_in(&host.class("iommu")),
         tables: is_acpi.then_some(tables),
         is_on_by_default: scene.config.is_set("CONFIG_INTEL_IOMMU_DEFAULT_ON"),
@@ -116,7 +119,18 @@ fn is_on(facts: &Facts) -> Finding {
             .seen("/sys/kernel/iommu_groups", count(facts.groups, "group", "groups"))
             .seen("/sys/class/iommu", units);
     }
-    let finding = off(facts).seen("/sys/kernel/iommu_groups", "empty").seen("/sys/class/iommu", units);
+    if facts.others > 0 {
+        let others = count(facts.others, "group", "groups");
+        return Finding::failure(CHECK, "the IOMMU is on, but in front of no PCI device")
+            .seen("/sys/kernel/iommu_groups", format!("{others}, none with a PCI device"))
+            .seen("/sys/class/iommu", units)
+            .mend(KERNEL_LOG)
+            .mend(
+                "look in the firmware setup for an IOMMU of the PCI host bridges, and for an update of the firmware",
+            );
+    }
+    let finding =
+        off(facts).seen("/sys/kernel/iommu_groups", "no group that an IOMMU has made").seen("/sys/class/iommu", units);
     match &facts.tables {
         Some(tables) if tables.is_empty() => {
             finding.seen("/sys/firmware/acpi/tables", "neither DMAR, IVRS, IORT nor VIOT")
@@ -276,6 +290,7 @@ mod tests {
             command_line: CommandLine::parse(command_line),
             loader: BootLoader::Grubby,
             groups: 0,
+            others: 0,
             units: Vec::new(),
             tables: tables.map(|tables| tables.iter().map(|table| table.to_string()).collect()),
             is_on_by_default: None,
@@ -337,6 +352,9 @@ mod tests {
     #[test]
     fn groups_are_what_counts() {
         // Some architectures register no unit.
+        let others = is_on(&Facts { others: 2, ..facts(INTEL, "intel_iommu=on", Some(&["DMAR"])) });
+        assert_eq!((others.severity, others.mend[0].as_str()), (Severity::Failure, KERNEL_LOG));
+        assert!(others.message.contains("in front of no PCI device"), "{others:?}");
         let on = Facts { groups: 3, ..facts(AMD, "amd_iommu=on", Some(&["IVRS"])) };
         let findings = judge(&on);
         assert_eq!(findings[0].severity, Severity::Pass);

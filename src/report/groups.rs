@@ -241,7 +241,7 @@ fn cells(view: &GroupsView<'_>, row: usize, mark: &str, branch: &str) -> Vec<Str
 fn in_colour(state: State) -> String {
     match state {
         State::Ready => styled(GOOD, state.name()),
-        State::Blocked | State::Reserved => styled(BAD, state.name()),
+        State::Blocked | State::Reserved | State::NoIommu => styled(BAD, state.name()),
         State::Bridges => styled(DIM, state.name()),
         State::Free | State::Native => state.name().to_string(),
     }
@@ -282,6 +282,10 @@ fn remark(view: &GroupsView<'_>, fate: &Fate) -> Option<String> {
     let blockers: Vec<String> = fate.blockers.iter().map(on).collect();
     let reason = match fate.state {
         State::Reserved => "firmware has reserved a mapping in it, which keeps VFIO out".to_string(),
+        State::NoIommu => {
+            "it is VFIO's own for a device without an IOMMU: what opens it can read and write all of this host's memory"
+                .to_string()
+        }
         State::Blocked => format!("no VM can have it while {}", in_words(&blockers)),
         State::Native if worth.len() > 1 => format!("no VM can have it while {}", in_words(&blockers)),
         State::Ready | State::Free | State::Native | State::Bridges => return None,
@@ -302,6 +306,7 @@ fn remark(view: &GroupsView<'_>, fate: &Fate) -> Option<String> {
             "Look for a firmware setting that shares it with the management controller (RMRR), and turn it off"
                 .to_string()
         }
+        State::NoIommu => "Turn the IOMMU on: 'vfioctl doctor' says what is missing".to_string(),
         _ => format!("To give all of it away: vfioctl bind --group {first}"),
     };
     text.push_str(&format!("  {DIM}{next_step}{DIM:#}\n"));
@@ -328,6 +333,7 @@ fn summary(view: &GroupsView<'_>) -> String {
             State::Native => "native (on this host's drivers)".to_string(),
             State::Blocked => "blocked (partly on VFIO)".to_string(),
             State::Reserved => "reserved by firmware".to_string(),
+            State::NoIommu => "without an IOMMU (unsafe)".to_string(),
             State::Bridges => "of bridges alone".to_string(),
         };
         (count > 0).then(|| format!("{count} {what}"))
