@@ -301,6 +301,62 @@ const CASES: &[Case] = &[
         "options vfio_iommu_type1 allow_unsafe_interrupts=1",
     ),
     (
+        "not remapped, and to be allowed by modprobe.d",
+        |root| {
+            root.put("proc/interrupts", "   0:   9   IO-APIC    2-edge  timer\n");
+            root.remove("sys/module/vfio_iommu_type1");
+            root.put(
+                "etc/modprobe.d/x.conf",
+                "options vfio-iommu-type1 disable_hugepages=1 allow_unsafe_interrupts=1\n",
+            );
+        },
+        "interrupt-remapping",
+        "warning",
+        "dmesg | grep",
+    ),
+    (
+        "not remapped, and to be allowed by the command line",
+        |root| {
+            root.put("proc/interrupts", "   0:   9   IO-APIC    2-edge  timer\n");
+            root.remove("sys/module/vfio_iommu_type1");
+            root.put("proc/cmdline", "vfio_iommu_type1.allow_unsafe_interrupts=1\n");
+        },
+        "interrupt-remapping",
+        "warning",
+        "dmesg | grep",
+    ),
+    (
+        "not remapped, and no more allowed",
+        |root| {
+            root.put("proc/interrupts", "   0:   9   IO-APIC    2-edge  timer\n");
+            root.remove("sys/module/vfio_iommu_type1");
+            root.put("etc/modprobe.d/x.conf", "options vfio_iommu_type1 allow_unsafe_interrupts=1\n");
+            root.put("proc/cmdline", "vfio_iommu_type1.allow_unsafe_interrupts=0\n");
+        },
+        "interrupt-remapping",
+        "failure",
+        "dmesg | grep",
+    ),
+    (
+        "no interrupt that tells",
+        |root| root.put("proc/interrupts", "            CPU0\nNMI:   0   Non-maskable interrupts\n"),
+        "interrupt-remapping",
+        "note",
+        "",
+    ),
+    (
+        "not remapped by a guest's IOMMU",
+        |root| {
+            root.put("proc/interrupts", "   0:   9   IO-APIC    2-edge  timer\n");
+            root.put("proc/cpuinfo", "vendor_id\t: GenuineIntel\nflags\t\t: fpu hypervisor\n");
+            root.remove("sys/class/iommu/dmar0");
+            root.put("sys/class/iommu/virtio3/uevent", "");
+        },
+        "interrupt-remapping",
+        "failure",
+        "on the hypervisor, with libvirt: <iommu model='intel'>",
+    ),
+    (
         "allowed without need",
         |root| root.put("sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n"),
         "interrupt-remapping",
@@ -372,6 +428,28 @@ const CASES: &[Case] = &[
         "boot a kernel that was built with CONFIG_VFIO_PCI",
     ),
     (
+        "another architecture's module in place of it",
+        |root| {
+            root.remove("sys/module/vfio_iommu_type1");
+            root.remove("lib/modules/7.0.0/kernel/vfio_iommu_type1.ko");
+            root.put("sys/module/vfio_iommu_spapr_tce/initstate", "live\n");
+        },
+        "vfio-modules",
+        "pass",
+        "",
+    ),
+    (
+        "iommufd in place of it",
+        |root| {
+            root.remove("sys/module/vfio_iommu_type1");
+            root.remove("lib/modules/7.0.0/kernel/vfio_iommu_type1.ko");
+            root.remove("boot/config-7.0.0");
+        },
+        "vfio-modules",
+        "warning",
+        "boot a kernel",
+    ),
+    (
         "no alias table",
         |root| root.remove("lib/modules/7.0.0/modules.alias"),
         "module-tables",
@@ -398,6 +476,20 @@ const CASES: &[Case] = &[
         "module-blacklisted",
         "warning",
         "sed -i '2s/^/# /' /etc/modprobe.d/x.conf",
+    ),
+    (
+        "refused by the kernel",
+        |root| root.put("proc/cmdline", "module_blacklist=nouveau,vfio_pci\n"),
+        "module-blacklisted",
+        "failure",
+        "grubby --update-kernel=ALL --remove-args=module_blacklist=nouveau,vfio_pci",
+    ),
+    (
+        "a variant refused by the kernel",
+        |root| root.put("proc/cmdline", "module_blacklist=vfio_pci module_blacklist=mlx5_vfio_pci\n"),
+        "module-blacklisted",
+        "warning",
+        "grubby --update-kernel=ALL --remove-args=module_blacklist=mlx5_vfio_pci",
     ),
     (
         "something else in place of it",
@@ -511,6 +603,13 @@ const CASES: &[Case] = &[
         "policy-drivers",
         "failure",
         "driver = \"auto\"   (in /etc/vfioctl.d/50-x.toml)",
+    ),
+    (
+        "a native driver that is not there",
+        |root| root.put("etc/vfioctl.d/50-x.toml", "[[device]]\naddress = '04:00.0'\ndriver = '4xxx'\n"),
+        "policy-drivers",
+        "warning",
+        "modprobe the module that has driver 4xxx, or correct the name in /etc/vfioctl.d/50-x.toml",
     ),
     (
         "not on its driver",
@@ -722,7 +821,7 @@ fn what_mends_it_stands_under_it() {
         text.replace("\u{1b}[31m", "").replace("\u{1b}[1m", "").replace("\u{1b}[2m", "").replace("\u{1b}[0m", "");
     assert_ne!(plain, text);
     let expected = "interrupts are not remapped, and without that VFIO gives no device away\n    \
-                    /proc/interrupts: no controller IR-…\n    /proc/cmdline: intremap=off\n    \
+                    /proc/interrupts: IO-APIC, and no controller IR-…\n    /proc/cmdline: intremap=off\n    \
                     → grubby --update-kernel=ALL --remove-args=intremap=off\n";
     assert!(plain.contains(expected), "{plain}");
 }

@@ -84,7 +84,7 @@ fn is_no_iommu_mode(host: &Host) -> bool {
 }
 
 /// The names in a directory, sorted; none where there is no such directory.
-fn names_in(path: &std::path::Path) -> Vec<String> {
+pub fn names_in(path: &std::path::Path) -> Vec<String> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
