@@ -192,6 +192,51 @@ const CASES: &[Case] = &[
         "grubby --update-kernel=ALL --remove-args=intel_iommu=off",
     ),
     (
+        "a guest of Xen",
+        |root| {
+            without_groups(root);
+            root.put("sys/hypervisor/type", "xen\n");
+            root.put("sys/hypervisor/uuid", "2f6f8a4e-58b1-4e3a-9e6a-0d1c2b3a4f50\n");
+            root.put("proc/xen/capabilities", "");
+        },
+        "iommu",
+        "failure",
+        "on the host of this guest",
+    ),
+    (
+        "the host of Xen's guests",
+        |root| {
+            without_groups(root);
+            root.put("sys/hypervisor/type", "xen\n");
+            root.put("proc/xen/capabilities", "control_d\n");
+        },
+        "iommu",
+        "failure",
+        "boot this kernel without Xen",
+    ),
+    (
+        "the host of Xen's guests, by its UUID",
+        |root| {
+            without_groups(root);
+            root.put("sys/hypervisor/type", "xen\n");
+            root.put("sys/hypervisor/uuid", "00000000-0000-0000-0000-000000000000\n");
+        },
+        "iommu",
+        "failure",
+        "boot this kernel without Xen",
+    ),
+    (
+        "virtio's, without its driver",
+        |root| {
+            without_groups(root);
+            root.remove("sys/firmware/acpi/tables/DMAR");
+            root.put("sys/firmware/acpi/tables/VIOT", "");
+        },
+        "iommu",
+        "failure",
+        "boot a kernel that was built with CONFIG_VIRTIO_IOMMU",
+    ),
+    (
         "off in the firmware",
         |root| {
             without_groups(root);
@@ -696,6 +741,16 @@ const CASES: &[Case] = &[
         "initramfs",
         "warning",
         "mkinitcpio -P",
+    ),
+    (
+        "a deployment of OSTree's",
+        |root| {
+            root.put("run/ostree-booted", "");
+            root.written(IMAGE, 0);
+        },
+        "initramfs",
+        "note",
+        "rpm-ostree initramfs --enable",
     ),
     (
         "native, and no hook",

@@ -47,6 +47,19 @@ pub fn hooks_of_mkinitcpio(text: &str) -> String {
     lines_with(text, |line| line.trim_start().starts_with("HOOKS="))
 }
 
+/// Presets of mkinitcpio: the lines that have it make unified kernel images.
+pub fn unified_images(text: &str) -> String {
+    lines_with(text, |line| !line.trim_start().starts_with('#') && line.contains("_uki="))
+}
+
+/// `/sys/hypervisor/uuid`: whether it is that of Xen's first domain, all zeros. Another is its own.
+pub fn uuid_of_none(text: &str) -> String {
+    match text.trim().bytes().all(|b| matches!(b, b'0' | b'-')) {
+        true => text.to_string(),
+        false => "\n".to_string(),
+    }
+}
+
 /// `/proc/cpuinfo`: whose the first processor is, and whether it is a hypervisor's.
 pub fn processors(text: &str) -> String {
     let field = |name: &str| text.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim() == name);
