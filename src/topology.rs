@@ -41,6 +41,13 @@ pub fn blocks_group(driver: Option<&DriverName>, is_vfio: bool) -> bool {
     !is_vfio && driver.is_some_and(|driver| !harmless(driver))
 }
 
+/// The command that takes a function off its driver where `unbind` does not: a bridge, which can be on nothing of VFIO's.
+pub fn from_driver(address: Address, driver: &DriverName) -> String {
+    let path = format!("/sys/bus/pci/drivers/{driver}/unbind");
+    let path = shlex::try_quote(&path).map_or_else(|_| path.clone(), String::from);
+    format!("echo {address} > {path}")
+}
+
 /// How a group stands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -169,6 +169,17 @@ type Case = (&'static str, fn(&Root), &'static str, &'static str, &'static str);
 
 const CASES: &[Case] = &[
     ("nothing", |_| {}, "iommu", "pass", ""),
+    (
+        "no PCI",
+        |root| {
+            without_groups(root);
+            root.remove("sys/bus/pci");
+            root.put("proc/cmdline", "pci=off\n");
+        },
+        "pci",
+        "failure",
+        "grubby --update-kernel=ALL --remove-args=pci=off",
+    ),
     // The IOMMU.
     (
         "no parameter",
@@ -451,6 +462,16 @@ const CASES: &[Case] = &[
         "vfioctl bind 0000:3b:00.2",
     ),
     (
+        "a group that a bridge holds up",
+        |root| {
+            let ids = "v00008086d00002030sv00008086sd00000000bc06sc04i00";
+            root.device("0000:3a:00.0", ids, Some("shpchp"), Some(2));
+        },
+        "iommu-group-blocked",
+        "warning",
+        "echo 0000:3a:00.0 > /sys/bus/pci/drivers/shpchp/unbind",
+    ),
+    (
         "a fixed mapping",
         |root| root.put("sys/kernel/iommu_groups/3/reserved_regions", "0x0 0xfff direct\n"),
         "iommu-group-reserved",
@@ -521,6 +542,13 @@ const CASES: &[Case] = &[
         "module-blacklisted",
         "warning",
         "sed -i '2s/^/# /' /etc/modprobe.d/x.conf",
+    ),
+    (
+        "blacklisted by a package",
+        |root| root.put("usr/lib/modprobe.d/x y.conf", "blacklist vfio-pci\n"),
+        "module-blacklisted",
+        "warning",
+        "test -e '/etc/modprobe.d/x y.conf' || install -D -m644 '/usr/lib/modprobe.d/x y.conf' '/etc/modprobe.d/x y.conf'",
     ),
     (
         "refused by the kernel",

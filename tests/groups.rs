@@ -172,6 +172,26 @@ fn a_group_that_cannot_be_read_costs_no_other_its_place() {
     }
 }
 
+/// No VFIO driver takes a bridge, and `bind --group` passes it by.
+#[test]
+fn a_bridge_that_blocks_is_taken_off_its_driver() {
+    let root = copy(GPU);
+    let bridge = root.path().join("sys/bus/pci/devices/0000:00:01.0/driver");
+    fs::remove_file(&bridge).unwrap();
+    symlink("../../../../bus/pci/drivers/shpchp", &bridge).unwrap();
+    let shown = text(root.path(), &["01:00.0"]);
+    assert!(shown.contains("vfioctl bind --group 0000:01:00.0\n"), "{shown}");
+    assert!(shown.contains("echo 0000:00:01.0 > /sys/bus/pci/drivers/shpchp/unbind\n"), "{shown}");
+}
+
+#[test]
+fn a_host_without_devices_says_so() {
+    let root = copy(GPU);
+    fs::remove_dir_all(root.path().join("sys/bus/pci/devices")).unwrap();
+    fs::create_dir(root.path().join("sys/bus/pci/devices")).unwrap();
+    assert_eq!(text(root.path(), &[]), "There is no PCI device here\n");
+}
+
 /// What is bound shows: the group that is half given blocks, and says what to do; done, it is ready.
 #[test]
 fn a_group_is_blocked_until_all_of_it_is_given() {

@@ -9,6 +9,7 @@ use super::finding::{Finding, count, some};
 use crate::address::Address;
 use crate::plan::Sibling;
 use crate::sysfs::{Device, ReadError};
+use crate::topology::from_driver;
 
 const CHECK: &str = "iommu-groups";
 const BLOCKED: &str = "iommu-group-blocked";
@@ -21,6 +22,8 @@ struct Blocked {
     group: u32,
     given: Address,
     blockers: Vec<Sibling>,
+    /// Bridges among them, which no VFIO driver takes.
+    bridges: Vec<Address>,
 }
 
 /// What is there.
@@ -65,10 +68,12 @@ pub fn gather(scene: &Scene<'_>) -> Result<Facts, ReadError> {
         if !ends.is_empty() && is_mapped {
             mapped.push((number, addresses.clone()));
         }
-        if addresses.len() < 2 {
+        if members.len() < 2 {
             continue;
         }
-        shared.push((number, addresses));
+        if addresses.len() > 1 {
+            shared.push((number, addresses));
+        }
         let mut siblings = Vec::new();
         for device in members {
             let is_vfio_device = device.driver.is_some() && Device::is_vfio_device(scene.host, device.address)?;
@@ -76,7 +81,9 @@ pub fn gather(scene: &Scene<'_>) -> Result<Facts, ReadError> {
         }
         let given = siblings.iter().find(|sibling| sibling.is_vfio_device).map(|sibling| sibling.address);
         let blockers: Vec<Sibling> = siblings.into_iter().filter(Sibling::blocks_group).collect();
-        blocked.extend(given.filter(|_| !blockers.is_empty()).map(|given| Blocked { group: number, given, blockers }));
+        let bridges = members.iter().filter(|device| device.is_bridge()).map(|device| device.address).collect();
+        let blocking = given.filter(|_| !blockers.is_empty());
+        blocked.extend(blocking.map(|given| Blocked { group: number, given, blockers, bridges }));
     }
     Ok(Facts {
         groups: groups.len(),
@@ -128,7 +135,11 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             .mend("look in the firmware setup for what shares the device with the management controller (RMRR), and turn it off"),
         );
     }
-    for Blocked { group, given, blockers } in &facts.blocked {
+    for Blocked { group, given, blockers, bridges } in &facts.blocked {
+        let (bridges, to_bind): (Vec<&Sibling>, Vec<&Sibling>) =
+            blockers.iter().partition(|sibling| bridges.contains(&sibling.address));
+        let to_bind: Vec<String> = to_bind.iter().map(|sibling| sibling.address.to_string()).collect();
+        let from_driver = |bridge: &&Sibling| Some(from_driver(bridge.address, bridge.driver.as_ref()?));
         let addresses: Vec<String> = blockers.iter().map(|sibling| sibling.address.to_string()).collect();
         findings.push(
             Finding::warning(
@@ -139,7 +150,8 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
                 ),
             )
             .seen(format!("/sys/kernel/iommu_groups/{group}/devices"), some(&addresses))
-            .mend(format!("vfioctl bind {}", addresses.join(" "))),
+            .mend_all((!to_bind.is_empty()).then(|| format!("vfioctl bind {}", to_bind.join(" "))))
+            .mend_all(bridges.iter().filter_map(from_driver)),
         );
     }
     if let Some(word) = &facts.acs_override {
@@ -197,9 +209,16 @@ mod tests {
 
     #[test]
     fn what_is_told_of_groups() {
-        let [a, b]: [Address; 2] = ["0000:01:00.0", "0000:01:00.1"].map(|text| text.parse().unwrap());
+        let [a, b, c]: [Address; 3] =
+            ["0000:01:00.0", "0000:01:00.1", "0000:00:1c.0"].map(|text| text.parse().unwrap());
         let blocker = Sibling { address: b, driver: Some("nouveau".parse().unwrap()), is_vfio_device: false };
-        let blocked = Blocked { group: 1, given: a, blockers: vec![blocker] };
+        let bridge = Sibling { address: c, driver: Some("shpchp".parse().unwrap()), is_vfio_device: false };
+        let blocked = Blocked { group: 1, given: a, blockers: vec![blocker.clone()], bridges: vec![c] };
+        let by_bridge = Blocked { blockers: vec![bridge.clone()], ..blocked.clone() };
+        let unbind = "echo 0000:00:1c.0 > /sys/bus/pci/drivers/shpchp/unbind";
+        let by_both =
+            judge(&Facts { blocked: vec![Blocked { blockers: vec![blocker, bridge], ..blocked.clone() }], ..facts() });
+        assert_eq!(by_both.last().unwrap().mend, ["vfioctl bind 0000:01:00.1", unbind]);
         let cases = [
             (facts(), (CHECK, Severity::Pass), ""),
             (Facts { shared: vec![(1, vec![a, b])], ..facts() }, (CHECK, Severity::Note), "vfioctl groups"),
@@ -210,6 +229,7 @@ mod tests {
                 "",
             ),
             (Facts { mapped: vec![(1, vec![a])], ..facts() }, (MAPPED, Severity::Warning), "look in the firmware"),
+            (Facts { blocked: vec![by_bridge], ..facts() }, (BLOCKED, Severity::Warning), unbind),
             (Facts { blocked: vec![blocked], ..facts() }, (BLOCKED, Severity::Warning), "vfioctl bind 0000:01:00.1"),
             (
                 Facts { acs_override: Some("pcie_acs_override=downstream".to_string()), ..facts() },

@@ -117,9 +117,9 @@ fn is_true(value: Option<&str>) -> bool {
     })
 }
 
-/// The first controller that tells, and whether its interrupts are kept apart. On x86 those are called IR-IO-APIC, IR-PCI-MSI and the like
-/// (`arch/x86/kernel/apic/io_apic.c`, `drivers/iommu/intel/irq_remapping.c`, `drivers/iommu/amd/iommu.c`); on Arm an ITS does it
-/// (`drivers/irqchip/irq-gic-v3-its.c`, IRQ_DOMAIN_FLAG_ISOLATED_MSI).
+/// The first controller that tells, and whether its interrupts are kept apart. On x86 such are called IR-IO-APIC, IR-PCI-MSI and
+/// the like (`arch/x86/kernel/apic/io_apic.c`, `drivers/iommu/intel/irq_remapping.c`, `drivers/iommu/amd/iommu.c`); on Arm an ITS
+/// does it (`drivers/irqchip/irq-gic-v3-its.c`, IRQ_DOMAIN_FLAG_ISOLATED_MSI).
 fn told(file: impl BufRead, processor: Processor) -> Told {
     let (begins, told_by): (&str, &[&str]) = match processor.vendor {
         Vendor::Arm => ("ITS-", &["ITS-"]),

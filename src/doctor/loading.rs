@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Scene;
 use super::boot::BootLoader;
-use super::finding::{Finding, some};
+use super::finding::{Finding, comment_out, some};
 use crate::catalog::Catalog;
 use crate::file;
 use crate::host::Host;
@@ -132,7 +132,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             format!("{module} is blacklisted: libvirt does not load it, and vfioctl only where a driver is named");
         let finding = Finding::warning(BLACKLISTED, message).seen(place, format!("blacklist {module}"));
         findings.push(match place.rsplit_once(':') {
-            Some((path, line)) => finding.mend(format!("sed -i '{line}s/^/# /' {path}")),
+            Some((path, line)) => finding.mend_all(comment_out(path, line)),
             None => finding.mend(format!("take {module} out of modprobe.blacklist= on the kernel command line")),
         });
     }

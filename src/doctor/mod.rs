@@ -16,6 +16,7 @@ mod kept;
 mod libvirt;
 mod loading;
 mod modules;
+mod pci;
 mod policy;
 mod processor;
 mod variants;
@@ -117,7 +118,8 @@ pub fn examine(
     // Once for all checks that ask which driver is the best.
     let mut best = BestOf::new(Chooser::new(host)?.with_modules());
     let kept = kept::gather(&scene, &mut best)?;
-    let mut findings = iommu::judge(&iommu::gather(&scene));
+    let mut findings = pci::judge(&pci::gather(&scene));
+    findings.extend(iommu::judge(&iommu::gather(&scene)));
     findings.extend(interrupts::judge(&interrupts::gather(&scene)));
     findings.extend(groups::judge(&groups::gather(&scene)?));
     findings.extend(modules::judge(&modules::gather(&scene)));

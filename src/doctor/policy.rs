@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Scene;
-use super::finding::{Finding, count, some};
+use super::finding::{Finding, count, quoted, some};
 use super::kept::Kept;
 use crate::address::Address;
 use crate::catalog::Catalog;
@@ -169,7 +169,7 @@ fn others(others: &[(Address, String, String)]) -> Option<Finding> {
 /// The file that `bind` writes bears the device's name; others are for an editor.
 fn forget(address: Address, file: &str, when: &str) -> String {
     match file == format!("/etc/vfioctl.d/{address}.toml") {
-        true => format!("rm {file}   ({when})"),
+        true => format!("rm {}   ({when})", quoted(file)),
         false => format!("edit {file}"),
     }
 }
