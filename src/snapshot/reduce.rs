@@ -159,7 +159,7 @@ mod tests {
     /// Each with a text, and what is left of it; of that all is left.
     #[test]
     fn what_is_left() {
-        let cases: [(Reduce, &str, &str); 14] = [
+        let cases: [(Reduce, &str, &str); 17] = [
             (
                 command_line,
                 "BOOT_IMAGE=/vmlinuz root=UUID=1 rd.iscsi.password=x intel_iommu=on vfio-pci.ids=10de:1234 -- single\n",
@@ -171,6 +171,13 @@ mod tests {
                 "GRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX=\"crypt=x iommu=pt\"\nGRUB_CMDLINE_LINUX_DEFAULT='quiet'\nGRUB_CMDLINE_LINUX_X=\n",
                 "GRUB_CMDLINE_LINUX=\"iommu=pt\"\nGRUB_CMDLINE_LINUX_DEFAULT=''\nGRUB_CMDLINE_LINUX_X=\n",
             ),
+            (
+                unified_images,
+                "ALL_kver='/boot/vmlinuz-linux'\n#fallback_uki=\"x\"\ndefault_uki=\"/efi/EFI/Linux/arch-linux.efi\"\n",
+                "default_uki=\"/efi/EFI/Linux/arch-linux.efi\"\n",
+            ),
+            (uuid_of_none, "2f6f8a4e-58b1-4e3a-9e6a-0d1c2b3a4f50\n", "\n"),
+            (uuid_of_none, "00000000-0000-0000-0000-000000000000\n", "00000000-0000-0000-0000-000000000000\n"),
             (hooks_of_mkinitcpio, "MODULES=()\nHOOKS=(base vfioctl udev)\n", "HOOKS=(base vfioctl udev)\n"),
             (
                 processors,
