@@ -363,8 +363,9 @@ pub fn add_uses(host: &Host, vfs: &mut [Vf]) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// All functions in their places, and the groups they are in.
-pub fn tree<'a>(host: &Host, devices: &'a [Device]) -> Result<Tree<'a>, ReadError> {
+/// All functions in their places, and the groups they are in; and what could not be read of groups, which costs no other its
+/// place.
+pub fn tree<'a>(host: &Host, devices: &'a [Device]) -> Result<(Tree<'a>, Vec<ReadError>), ReadError> {
     let mut buses: BTreeMap<(u32, u16), Rc<[Address]>> = BTreeMap::new();
     let mut functions = Vec::with_capacity(devices.len());
     for device in devices {
@@ -376,9 +377,20 @@ pub fn tree<'a>(host: &Host, devices: &'a [Device]) -> Result<Tree<'a>, ReadErro
         let is_vfio = device.driver.is_some() && Device::is_vfio_device(host, device.address)?;
         functions.push(Function { device, ports, is_vfio });
     }
+    let (mut groups, mut unread) = (BTreeMap::new(), Vec::new());
+    for (number, group) in self::groups(host, devices) {
+        match group {
+            Ok(group) => drop(groups.insert(number, group)),
+            Err(error) => unread.push(error),
+        }
+    }
+    Ok((Tree::new(functions, groups), unread))
+}
+
+/// The groups that devices are in, each as far as it can be read.
+pub fn groups(host: &Host, devices: &[Device]) -> BTreeMap<u32, Result<Group, ReadError>> {
     let numbers: BTreeSet<u32> = devices.iter().filter_map(|device| device.iommu_group).collect();
-    let groups = numbers.into_iter().map(|number| Ok((number, Group::read(host, number)?)));
-    Ok(Tree::new(functions, groups.collect::<Result<_, ReadError>>()?))
+    numbers.into_iter().map(|number| (number, Group::read(host, number))).collect()
 }
 
 /// The driver a device is on.

@@ -361,6 +361,21 @@ impl Host {
         self.root.join("sys/hypervisor/type")
     }
 
+    /// What Xen calls this domain: all zeros for the one that has the host's devices.
+    pub fn hypervisor_uuid(&self) -> PathBuf {
+        self.root.join("sys/hypervisor/uuid")
+    }
+
+    /// What Xen lets this domain do.
+    pub fn xen_capabilities(&self) -> PathBuf {
+        self.root.join("proc/xen/capabilities")
+    }
+
+    /// What mkinitcpio makes for each kernel.
+    pub fn mkinitcpio_presets(&self) -> PathBuf {
+        self.root.join("etc/mkinitcpio.d")
+    }
+
     /// A program, in the first directory that has it.
     pub fn program(&self, name: &str) -> Option<PathBuf> {
         let places = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];

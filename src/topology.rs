@@ -41,6 +41,13 @@ pub fn blocks_group(driver: Option<&DriverName>, is_vfio: bool) -> bool {
     !is_vfio && driver.is_some_and(|driver| !harmless(driver))
 }
 
+/// The command that takes a function off its driver where `unbind` does not: a bridge, which can be on nothing of VFIO's.
+pub fn from_driver(address: Address, driver: &DriverName) -> String {
+    let path = format!("/sys/bus/pci/drivers/{driver}/unbind");
+    let path = shlex::try_quote(&path).map_or_else(|_| path.clone(), String::from);
+    format!("echo {address} > {path}")
+}
+
 /// How a group stands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -55,14 +62,16 @@ pub enum State {
     Blocked,
     /// Firmware has reserved a mapping, which keeps VFIO out.
     Reserved,
+    /// VFIO's own group of a device without an IOMMU: what has the device can read and write all memory.
+    NoIommu,
     /// Bridges of the host: there is nothing to give.
     Bridges,
 }
 
 impl State {
     /// All of them, the best first.
-    pub const ALL: [State; 6] =
-        [State::Ready, State::Free, State::Native, State::Blocked, State::Reserved, State::Bridges];
+    pub const ALL: [State; 7] =
+        [State::Ready, State::Free, State::Native, State::Blocked, State::Reserved, State::NoIommu, State::Bridges];
 
     /// As it is written.
     pub fn name(self) -> &'static str {
@@ -72,6 +81,7 @@ impl State {
             State::Native => "native",
             State::Blocked => "blocked",
             State::Reserved => "reserved",
+            State::NoIommu => "no-iommu",
             State::Bridges => "bridges",
         }
     }
@@ -108,7 +118,7 @@ pub struct Fate {
 impl Fate {
     /// Would the kernel hand it to a guest as things are?
     pub fn is_viable(&self) -> bool {
-        self.blockers.is_empty() && !self.group.is_direct_mapped
+        self.blockers.is_empty() && !self.group.is_direct_mapped && !self.group.is_no_iommu
     }
 }
 
@@ -164,10 +174,11 @@ impl<'a> Tree<'a> {
             row.group = Some(place);
         }
         let fate = |(number, rows): (u32, Vec<usize>)| {
-            let unread = || Group { number, kind: None, devices: Vec::new(), is_direct_mapped: false };
+            let unread =
+                || Group { number, kind: None, devices: Vec::new(), is_direct_mapped: false, is_no_iommu: false };
             let group = groups.remove(&number).unwrap_or_else(unread);
             let functions: Vec<&Function> = rows.iter().map(|row| &self.rows[*row].function).collect();
-            let state = state(&functions, group.is_direct_mapped);
+            let state = state(&functions, &group);
             let blockers = rows.iter().copied().filter(|row| self.rows[*row].function.blocks_group()).collect();
             let ports = common_ports(&functions);
             Fate { group, rows, state, blockers, ports }
@@ -176,12 +187,13 @@ impl<'a> Tree<'a> {
     }
 }
 
-fn state(members: &[&Function<'_>], is_direct_mapped: bool) -> State {
+fn state(members: &[&Function<'_>], group: &Group) -> State {
     let is_blocked = members.iter().any(|function| function.blocks_group());
     let is_vfio = members.iter().any(|function| function.is_vfio);
     match (is_vfio, is_blocked) {
+        _ if group.is_no_iommu => State::NoIommu,
         (false, _) if members.iter().all(|function| function.is_hosts_bridge()) => State::Bridges,
-        _ if is_direct_mapped => State::Reserved,
+        _ if group.is_direct_mapped => State::Reserved,
         (true, true) => State::Blocked,
         (true, false) => State::Ready,
         (false, true) => State::Native,
@@ -351,12 +363,16 @@ mod tests {
             };
             let devices: Vec<Device> = members.iter().enumerate().map(device).collect();
             let functions = devices.iter().map(|device| function(device, &[])).collect();
-            let group = Group { number: 7, kind: None, devices: Vec::new(), is_direct_mapped };
+            let group = Group { number: 7, kind: None, devices: Vec::new(), is_direct_mapped, is_no_iommu: false };
             let tree = Tree::new(functions, BTreeMap::from([(7, group)]));
             let fate = &tree.groups[0];
             assert_eq!((fate.state, fate.blockers.len()), (expected, blockers), "{members:?}");
             assert_eq!(fate.is_viable(), blockers == 0 && !is_direct_mapped, "{members:?}");
         }
+        let device = device(&format!("0000:00:01.0 {NIC} 7 vfio -"));
+        let group = Group { number: 7, kind: None, devices: Vec::new(), is_direct_mapped: false, is_no_iommu: true };
+        let tree = Tree::new(vec![function(&device, &[])], BTreeMap::from([(7, group)]));
+        assert_eq!((tree.groups[0].state, tree.groups[0].is_viable()), (State::NoIommu, false));
     }
 
     #[test]

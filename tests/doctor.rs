@@ -159,16 +159,32 @@ const HOOK: &str = "etc/libvirt/hooks/qemu.d/vfioctl";
 const DRACUT: &str = "usr/lib/dracut/modules.d/50vfioctl/module-setup.sh";
 const IMAGE: &str = "boot/initramfs-7.0.0.img";
 
+fn without_groups(root: &Root) {
+    [PF, VF, NIC].iter().for_each(|device| root.remove(&format!("sys/bus/pci/devices/{device}/iommu_group")));
+    root.remove("sys/kernel/iommu_groups");
+}
+
 /// What is changed, and the finding that comes of it: its check, its severity, and how what mends it begins.
 type Case = (&'static str, fn(&Root), &'static str, &'static str, &'static str);
 
 const CASES: &[Case] = &[
     ("nothing", |_| {}, "iommu", "pass", ""),
+    (
+        "no PCI",
+        |root| {
+            without_groups(root);
+            root.remove("sys/bus/pci");
+            root.put("proc/cmdline", "pci=off\n");
+        },
+        "pci",
+        "failure",
+        "grubby --update-kernel=ALL --remove-args=pci=off",
+    ),
     // The IOMMU.
     (
         "no parameter",
         |root| {
-            root.remove("sys/kernel/iommu_groups");
+            without_groups(root);
             root.remove("sys/class/iommu/dmar0");
             root.put("proc/cmdline", "quiet\n");
         },
@@ -179,7 +195,7 @@ const CASES: &[Case] = &[
     (
         "turned off",
         |root| {
-            root.remove("sys/kernel/iommu_groups");
+            without_groups(root);
             root.put("proc/cmdline", "intel_iommu=off\n");
         },
         "iommu",
@@ -187,9 +203,54 @@ const CASES: &[Case] = &[
         "grubby --update-kernel=ALL --remove-args=intel_iommu=off",
     ),
     (
+        "a guest of Xen",
+        |root| {
+            without_groups(root);
+            root.put("sys/hypervisor/type", "xen\n");
+            root.put("sys/hypervisor/uuid", "2f6f8a4e-58b1-4e3a-9e6a-0d1c2b3a4f50\n");
+            root.put("proc/xen/capabilities", "");
+        },
+        "iommu",
+        "failure",
+        "on the host of this guest",
+    ),
+    (
+        "the host of Xen's guests",
+        |root| {
+            without_groups(root);
+            root.put("sys/hypervisor/type", "xen\n");
+            root.put("proc/xen/capabilities", "control_d\n");
+        },
+        "iommu",
+        "failure",
+        "boot this kernel without Xen",
+    ),
+    (
+        "the host of Xen's guests, by its UUID",
+        |root| {
+            without_groups(root);
+            root.put("sys/hypervisor/type", "xen\n");
+            root.put("sys/hypervisor/uuid", "00000000-0000-0000-0000-000000000000\n");
+        },
+        "iommu",
+        "failure",
+        "boot this kernel without Xen",
+    ),
+    (
+        "virtio's, without its driver",
+        |root| {
+            without_groups(root);
+            root.remove("sys/firmware/acpi/tables/DMAR");
+            root.put("sys/firmware/acpi/tables/VIOT", "");
+        },
+        "iommu",
+        "failure",
+        "boot a kernel that was built with CONFIG_VIRTIO_IOMMU",
+    ),
+    (
         "off in the firmware",
         |root| {
-            root.remove("sys/kernel/iommu_groups");
+            without_groups(root);
             root.remove("sys/firmware/acpi/tables/DMAR");
         },
         "iommu",
@@ -199,7 +260,7 @@ const CASES: &[Case] = &[
     (
         "a guest without one",
         |root| {
-            root.remove("sys/kernel/iommu_groups");
+            without_groups(root);
             root.remove("sys/firmware/acpi/tables/DMAR");
             root.put("proc/cpuinfo", "vendor_id\t: AuthenticAMD\nflags\t\t: fpu hypervisor\n");
         },
@@ -210,7 +271,7 @@ const CASES: &[Case] = &[
     (
         "by default, and off",
         |root| {
-            root.remove("sys/kernel/iommu_groups");
+            without_groups(root);
             root.put("proc/cmdline", "quiet\n");
             root.put("boot/config-7.0.0", "CONFIG_INTEL_IOMMU=y\nCONFIG_INTEL_IOMMU_DEFAULT_ON=y\n");
         },
@@ -230,11 +291,40 @@ const CASES: &[Case] = &[
         "dmesg | grep",
     ),
     (
+        "groups that are left of the mode without an IOMMU",
+        |root| {
+            root.remove("sys/class/iommu/dmar0");
+            (1..=3).for_each(|group| root.put(&format!("sys/kernel/iommu_groups/{group}/name"), "vfio-noiommu\n"));
+        },
+        "iommu",
+        "failure",
+        "dmesg | grep",
+    ),
+    (
+        "an IOMMU that other devices have",
+        |root| {
+            without_groups(root);
+            root.put("sys/kernel/iommu_groups/0/type", "DMA\n");
+        },
+        "iommu",
+        "failure",
+        "dmesg | grep",
+    ),
+    (
         "devices without an IOMMU",
         |root| root.put("sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n"),
         "no-iommu-mode",
         "warning",
         "echo N >",
+    ),
+    (
+        "a command line that is no text",
+        |root| {
+            fs::write(root.path("proc/cmdline"), b"root=LABEL=\xff amd_iommu=on modprobe.blacklist=vfio_pci\n").unwrap()
+        },
+        "iommu-parameters",
+        "note",
+        "",
     ),
     ("AMD's parameter", |root| root.put("proc/cmdline", "amd_iommu=on\n"), "iommu-parameters", "note", ""),
     // Interrupts.
@@ -267,6 +357,62 @@ const CASES: &[Case] = &[
         "options vfio_iommu_type1 allow_unsafe_interrupts=1",
     ),
     (
+        "not remapped, and to be allowed by modprobe.d",
+        |root| {
+            root.put("proc/interrupts", "   0:   9   IO-APIC    2-edge  timer\n");
+            root.remove("sys/module/vfio_iommu_type1");
+            root.put(
+                "etc/modprobe.d/x.conf",
+                "options vfio-iommu-type1 disable_hugepages=1 allow_unsafe_interrupts=1\n",
+            );
+        },
+        "interrupt-remapping",
+        "warning",
+        "dmesg | grep",
+    ),
+    (
+        "not remapped, and to be allowed by the command line",
+        |root| {
+            root.put("proc/interrupts", "   0:   9   IO-APIC    2-edge  timer\n");
+            root.remove("sys/module/vfio_iommu_type1");
+            root.put("proc/cmdline", "vfio_iommu_type1.allow_unsafe_interrupts=1\n");
+        },
+        "interrupt-remapping",
+        "warning",
+        "dmesg | grep",
+    ),
+    (
+        "not remapped, and no more allowed",
+        |root| {
+            root.put("proc/interrupts", "   0:   9   IO-APIC    2-edge  timer\n");
+            root.remove("sys/module/vfio_iommu_type1");
+            root.put("etc/modprobe.d/x.conf", "options vfio_iommu_type1 allow_unsafe_interrupts=1\n");
+            root.put("proc/cmdline", "vfio_iommu_type1.allow_unsafe_interrupts=0\n");
+        },
+        "interrupt-remapping",
+        "failure",
+        "dmesg | grep",
+    ),
+    (
+        "no interrupt that tells",
+        |root| root.put("proc/interrupts", "            CPU0\nNMI:   0   Non-maskable interrupts\n"),
+        "interrupt-remapping",
+        "note",
+        "",
+    ),
+    (
+        "not remapped by a guest's IOMMU",
+        |root| {
+            root.put("proc/interrupts", "   0:   9   IO-APIC    2-edge  timer\n");
+            root.put("proc/cpuinfo", "vendor_id\t: GenuineIntel\nflags\t\t: fpu hypervisor\n");
+            root.remove("sys/class/iommu/dmar0");
+            root.put("sys/class/iommu/virtio3/uevent", "");
+        },
+        "interrupt-remapping",
+        "failure",
+        "on the hypervisor, with libvirt: <iommu model='intel'>",
+    ),
+    (
         "allowed without need",
         |root| root.put("sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n"),
         "interrupt-remapping",
@@ -289,6 +435,23 @@ const CASES: &[Case] = &[
         "",
     ),
     (
+        "a device in a group of no IOMMU",
+        |root| root.put("sys/kernel/iommu_groups/3/name", "vfio-noiommu\n"),
+        "iommu-groups",
+        "warning",
+        "",
+    ),
+    (
+        "a group that cannot be read",
+        |root| {
+            root.remove("sys/kernel/iommu_groups/3/reserved_regions");
+            root.put("sys/kernel/iommu_groups/3/reserved_regions/x", "");
+        },
+        "iommu-groups",
+        "warning",
+        "",
+    ),
+    (
         "a group that is held up",
         |root| {
             let ids = "v00008086d00001533sv00008086sd00000000bc02sc00i00";
@@ -297,6 +460,16 @@ const CASES: &[Case] = &[
         "iommu-group-blocked",
         "warning",
         "vfioctl bind 0000:3b:00.2",
+    ),
+    (
+        "a group that a bridge holds up",
+        |root| {
+            let ids = "v00008086d00002030sv00008086sd00000000bc06sc04i00";
+            root.device("0000:3a:00.0", ids, Some("shpchp"), Some(2));
+        },
+        "iommu-group-blocked",
+        "warning",
+        "echo 0000:3a:00.0 > /sys/bus/pci/drivers/shpchp/unbind",
     ),
     (
         "a fixed mapping",
@@ -319,6 +492,28 @@ const CASES: &[Case] = &[
         "vfio-modules",
         "failure",
         "boot a kernel that was built with CONFIG_VFIO_PCI",
+    ),
+    (
+        "another architecture's module in place of it",
+        |root| {
+            root.remove("sys/module/vfio_iommu_type1");
+            root.remove("lib/modules/7.0.0/kernel/vfio_iommu_type1.ko");
+            root.put("sys/module/vfio_iommu_spapr_tce/initstate", "live\n");
+        },
+        "vfio-modules",
+        "pass",
+        "",
+    ),
+    (
+        "iommufd in place of it",
+        |root| {
+            root.remove("sys/module/vfio_iommu_type1");
+            root.remove("lib/modules/7.0.0/kernel/vfio_iommu_type1.ko");
+            root.remove("boot/config-7.0.0");
+        },
+        "vfio-modules",
+        "warning",
+        "boot a kernel",
     ),
     (
         "no alias table",
@@ -347,6 +542,27 @@ const CASES: &[Case] = &[
         "module-blacklisted",
         "warning",
         "sed -i '2s/^/# /' /etc/modprobe.d/x.conf",
+    ),
+    (
+        "blacklisted by a package",
+        |root| root.put("usr/lib/modprobe.d/x y.conf", "blacklist vfio-pci\n"),
+        "module-blacklisted",
+        "warning",
+        "test -e '/etc/modprobe.d/x y.conf' || install -D -m644 '/usr/lib/modprobe.d/x y.conf' '/etc/modprobe.d/x y.conf'",
+    ),
+    (
+        "refused by the kernel",
+        |root| root.put("proc/cmdline", "module_blacklist=nouveau,vfio_pci\n"),
+        "module-blacklisted",
+        "failure",
+        "grubby --update-kernel=ALL --remove-args=module_blacklist=nouveau,vfio_pci",
+    ),
+    (
+        "a variant refused by the kernel",
+        |root| root.put("proc/cmdline", "module_blacklist=vfio_pci module_blacklist=mlx5_vfio_pci\n"),
+        "module-blacklisted",
+        "warning",
+        "grubby --update-kernel=ALL --remove-args=module_blacklist=mlx5_vfio_pci",
     ),
     (
         "something else in place of it",
@@ -462,6 +678,13 @@ const CASES: &[Case] = &[
         "driver = \"auto\"   (in /etc/vfioctl.d/50-x.toml)",
     ),
     (
+        "a native driver that is not there",
+        |root| root.put("etc/vfioctl.d/50-x.toml", "[[device]]\naddress = '04:00.0'\ndriver = '4xxx'\n"),
+        "policy-drivers",
+        "warning",
+        "modprobe the module that has driver 4xxx, or correct the name in /etc/vfioctl.d/50-x.toml",
+    ),
+    (
         "not on its driver",
         |root| root.link(&format!("sys/bus/pci/devices/{VF}/driver"), "../../drivers/mlx5_core"),
         "policy-drivers",
@@ -570,6 +793,16 @@ const CASES: &[Case] = &[
         "put vfioctl before udev",
     ),
     (
+        "a deployment of OSTree's",
+        |root| {
+            root.put("run/ostree-booted", "");
+            root.written(IMAGE, 0);
+        },
+        "initramfs",
+        "note",
+        "rpm-ostree initramfs --enable",
+    ),
+    (
         "native, and no hook",
         |root| {
             root.remove("usr/lib/dracut");
@@ -665,6 +898,23 @@ fn a_host_that_is_ready() {
     assert!(!text.contains("/proc/interrupts"), "{text}");
 }
 
+/// A FIFO in place of any file is not waited for.
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let variable = "sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+    for path in ["proc/interrupts", "proc/cpuinfo", "proc/cmdline", variable] {
+        let root = good();
+        root.put(path, "");
+        root.remove(path);
+        let fifo = root.path(path);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        let mut command = Command::new("timeout");
+        command.args(["10", support::VFIOCTL, "--root"]).arg(root.directory.path()).arg("doctor");
+        let output = support::run(&mut command);
+        assert!(matches!(output.status.code(), Some(0 | 1)), "{path}: {}", support::transcript(&output));
+    }
+}
+
 #[test]
 fn what_mends_it_stands_under_it() {
     let root = good();
@@ -676,7 +926,7 @@ fn what_mends_it_stands_under_it() {
         text.replace("\u{1b}[31m", "").replace("\u{1b}[1m", "").replace("\u{1b}[2m", "").replace("\u{1b}[0m", "");
     assert_ne!(plain, text);
     let expected = "interrupts are not remapped, and without that VFIO gives no device away\n    \
-                    /proc/interrupts: no controller IR-…\n    /proc/cmdline: intremap=off\n    \
+                    /proc/interrupts: IO-APIC, and no controller IR-…\n    /proc/cmdline: intremap=off\n    \
                     → grubby --update-kernel=ALL --remove-args=intremap=off\n";
     assert!(plain.contains(expected), "{plain}");
 }

@@ -136,6 +136,62 @@ fn without_an_iommu_there_are_no_groups_and_that_is_said() {
     drawn(&text(&root, &["--format", "dot"]), "svg");
 }
 
+#[test]
+fn a_group_of_no_iommu_is_not_ready() {
+    let root = copy("connectx");
+    let groups = root.path().join("sys/kernel/iommu_groups");
+    let before = json(root.path(), &[]);
+    let native = before["groups"].as_array().unwrap().iter().find(|group| group["state"] == "native").unwrap();
+    fs::write(groups.join(native["number"].to_string()).join("name"), "vfio-noiommu\n").unwrap();
+    let address = native["devices"][0]["address"].as_str().unwrap();
+    let group = &json(root.path(), &[address])["groups"][0];
+    assert_eq!((&group["state"], &group["is_viable"]), (&"no-iommu".into(), &false.into()));
+    let shown = text(root.path(), &[address]);
+    assert!(shown.contains("1 group: 1 without an IOMMU (unsafe)\n"), "{shown}");
+    drawn(&text(root.path(), &["--format", "dot"]), "svg");
+}
+
+#[test]
+fn a_group_that_cannot_be_read_costs_no_other_its_place() {
+    let root = copy(GPU);
+    let group = root.path().join("sys/kernel/iommu_groups/1");
+    let before = json(root.path(), &[]);
+    for spoil in [
+        |group: &Path| fs::write(group.join("type"), b"\xff\n").unwrap(),
+        |group: &Path| {
+            let _ = fs::remove_file(group.join("reserved_regions"));
+            fs::create_dir(group.join("reserved_regions")).unwrap();
+        },
+    ] {
+        spoil(&group);
+        let output = vfioctl(root.path(), &["--json"]);
+        let warning = String::from_utf8_lossy(&output.stderr);
+        assert!(warning.contains("iommu_groups/1/") && warning.lines().count() == 1, "{warning}");
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["groups"].as_array().unwrap().len(), before["groups"].as_array().unwrap().len());
+    }
+}
+
+/// No VFIO driver takes a bridge, and `bind --group` passes it by.
+#[test]
+fn a_bridge_that_blocks_is_taken_off_its_driver() {
+    let root = copy(GPU);
+    let bridge = root.path().join("sys/bus/pci/devices/0000:00:01.0/driver");
+    fs::remove_file(&bridge).unwrap();
+    symlink("../../../../bus/pci/drivers/shpchp", &bridge).unwrap();
+    let shown = text(root.path(), &["01:00.0"]);
+    assert!(shown.contains("vfioctl bind --group 0000:01:00.0\n"), "{shown}");
+    assert!(shown.contains("echo 0000:00:01.0 > /sys/bus/pci/drivers/shpchp/unbind\n"), "{shown}");
+}
+
+#[test]
+fn a_host_without_devices_says_so() {
+    let root = copy(GPU);
+    fs::remove_dir_all(root.path().join("sys/bus/pci/devices")).unwrap();
+    fs::create_dir(root.path().join("sys/bus/pci/devices")).unwrap();
+    assert_eq!(text(root.path(), &[]), "There is no PCI device here\n");
+}
+
 /// What is bound shows: the group that is half given blocks, and says what to do; done, it is ready.
 #[test]
 fn a_group_is_blocked_until_all_of_it_is_given() {

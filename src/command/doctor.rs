@@ -9,7 +9,8 @@ use crate::report;
 
 /// Looks, and says so; 1 where something is a failure.
 pub fn run(context: &Context) -> Result<u8> {
-    let devices = context.list()?;
+    // Without the bus there are no devices, and that is what is found.
+    let devices = if context.host.devices().exists() { context.list()? } else { Vec::new() };
     let (policy, errors) = context.policy_read();
     let findings = doctor::examine(&context.host, &devices, policy, errors)?;
     let is_ready = findings.iter().all(|finding| finding.severity < Severity::Failure);

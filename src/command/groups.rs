@@ -26,7 +26,8 @@ pub fn run(context: &Context, options: &Groups) -> Result<u8> {
     let is_json = context.output.is_json || options.format == GroupsFormat::Json;
     let output = Output { is_json, ..context.output };
     let devices = context.list()?;
-    let tree = gather::tree(&context.host, &devices)?;
+    let (tree, unread) = gather::tree(&context.host, &devices)?;
+    unread.iter().for_each(|error| output.warn(&format!("{error}; what it would say of its group is not known")));
     let mut wanted = Vec::new();
     for address in distinct(&options.addresses) {
         match tree.row(address) {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What loads the kernel here, and so how a parameter gets onto its command line.
 
-use std::fs;
-
 use crate::file;
 use crate::host::Host;
 
@@ -21,6 +19,8 @@ pub enum BootLoader {
     ProxmoxBoot,
     /// sdbootutil, of openSUSE, which makes entries with that line for systemd-boot and for GRUB.
     Sdbootutil,
+    /// mkinitcpio, which puts that line into the unified kernel images that it makes.
+    UnifiedImage,
     /// kernel-install(8), which makes systemd-boot's entries with the line of /etc/kernel/cmdline.
     KernelInstall {
         /// The kernel's release.
@@ -56,6 +56,9 @@ impl BootLoader {
         }
         if has("sdbootutil") && host.kernel_install_command_line().is_file() {
             return BootLoader::Sdbootutil;
+        }
+        if has("mkinitcpio") && host.kernel_install_command_line().is_file() && makes_unified_images(host) {
+            return BootLoader::UnifiedImage;
         }
         let is_systemd_boot = loader_info(host).is_some_and(|info| info.starts_with(SYSTEMD_BOOT));
         if is_systemd_boot {
@@ -119,6 +122,7 @@ impl BootLoader {
             BootLoader::Grubby => vec![format!("grubby --update-kernel=ALL --args={parameter}")],
             BootLoader::ProxmoxBoot => after_file("proxmox-boot-tool refresh".to_string()),
             BootLoader::Sdbootutil => after_file("sdbootutil update-all-entries".to_string()),
+            BootLoader::UnifiedImage => after_file("mkinitcpio -P".to_string()),
             BootLoader::KernelInstall { release, image } => after_file(format!("kernel-install add {release} {image}")),
             BootLoader::Grub { update, has_line: true, .. } => {
                 vec![format!("sed -i 's/^GRUB_CMDLINE_LINUX=\"/&{parameter} /' /etc/default/grub"), update.clone()]
@@ -149,15 +153,42 @@ impl BootLoader {
                 vec![sed("/etc/kernel/cmdline"), "proxmox-boot-tool refresh".to_string()]
             }
             BootLoader::Sdbootutil => vec![sed("/etc/kernel/cmdline"), "sdbootutil update-all-entries".to_string()],
+            BootLoader::UnifiedImage => vec![sed("/etc/kernel/cmdline"), "mkinitcpio -P".to_string()],
             BootLoader::KernelInstall { release, image } => {
                 vec![sed("/etc/kernel/cmdline"), format!("kernel-install add {release} {image}")]
             }
-            BootLoader::Grub { update, line, .. } if line.contains(parameter) => {
+            BootLoader::Grub { update, line, .. } if has_word(line, parameter) => {
                 vec![sed("/etc/default/grub"), update.clone()]
             }
-            BootLoader::Grub { .. } | BootLoader::Unknown => by_hand(),
+            BootLoader::Grub { update, .. } => vec![
+                format!("take {parameter} out of the file of /etc/default/grub.d/*.cfg or /etc/grub.d that has it"),
+                update.clone(),
+            ],
+            BootLoader::Unknown => by_hand(),
         }
     }
+}
+
+/// Is this among the words of GRUB's lines, quoted or not?
+fn has_word(lines: &str, parameter: &str) -> bool {
+    let of_value = |word: &str| match word.starts_with("GRUB_CMDLINE_LINUX") {
+        true => word.split_once('=').is_some_and(|(_, value)| value == parameter),
+        false => word == parameter,
+    };
+    lines.split(|c: char| c.is_whitespace() || c == '"' || c == '\'').any(of_value)
+}
+
+/// Does a preset name a unified image (`default_uki=…`)? The kernel's line is in that, whatever starts it.
+fn makes_unified_images(host: &Host) -> bool {
+    let presets =
+        std::fs::read_dir(host.mkinitcpio_presets()).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut presets = presets.filter(|path| path.extension().is_some_and(|extension| extension == "preset"));
+    presets.any(|path| {
+        let text = file::read_to_string(&path, file::SETTINGS).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.trim_start().split_once('='))
+            .any(|(name, value)| !name.starts_with('#') && name.ends_with("_uki") && !value.is_empty())
+    })
 }
 
 /// The file is one line.
@@ -167,13 +198,14 @@ fn append(parameter: &str) -> String {
 
 /// What the boot loader calls itself.
 fn loader_info(host: &Host) -> Option<String> {
-    let bytes = fs::read(host.boot_loader_variable()).ok()?;
+    let bytes = file::read(&host.boot_loader_variable(), file::ATTRIBUTE).ok()?;
     let units: Vec<u16> = bytes.get(4..)?.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
     Some(String::from_utf16_lossy(&units))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
@@ -202,7 +234,7 @@ mod tests {
         let systemd_boot = variable("systemd-boot 257.3");
         let grub = variable("GRUB 2.12");
         let bls = format!("{GRUB}GRUB_ENABLE_BLSCFG=true\n");
-        let cases: [Case<'_>; 14] = [
+        let cases: [Case<'_>; 18] = [
             (
                 &[],
                 &["add x=on to the kernel command line in your boot loader"],
@@ -290,7 +322,58 @@ mod tests {
                     ("etc/default/grub", b"GRUB_TIMEOUT=5\n"),
                 ],
                 &["GRUB_CMDLINE_LINUX=\"x=on\"   (in /etc/default/grub)", "grub2-mkconfig -o /boot/grub2/grub.cfg"],
-                &["take iommu=off off the kernel command line in your boot loader"],
+                &[
+                    "take iommu=off out of the file of /etc/default/grub.d/*.cfg or /etc/grub.d that has it",
+                    "grub2-mkconfig -o /boot/grub2/grub.cfg",
+                ],
+            ),
+            // Another parameter that ends so is another.
+            (
+                &[
+                    ("usr/sbin/update-grub", b""),
+                    ("etc/default/grub", b"GRUB_CMDLINE_LINUX=\"intel_iommu=off vfio_iommu=off\"\n"),
+                ],
+                &["sed -i 's/^GRUB_CMDLINE_LINUX=\"/&x=on /' /etc/default/grub", "update-grub"],
+                &[
+                    "take iommu=off out of the file of /etc/default/grub.d/*.cfg or /etc/grub.d that has it",
+                    "update-grub",
+                ],
+            ),
+            (
+                &[("usr/sbin/update-grub", b""), ("etc/default/grub", b"GRUB_CMDLINE_LINUX=iommu=off\n")],
+                &["GRUB_CMDLINE_LINUX=\"x=on\"   (in /etc/default/grub)", "update-grub"],
+                &["sed -i 's/[[:space:]]*\\biommu=off\\b//' /etc/default/grub", "update-grub"],
+            ),
+            // Arch Linux, once with images that have the line in them and once without.
+            (
+                &[
+                    (VARIABLE, &systemd_boot),
+                    ("etc/kernel/cmdline", b"x\n"),
+                    ("usr/bin/kernel-install", b""),
+                    ("usr/bin/mkinitcpio", b""),
+                    ("lib/modules/6.12.0/vmlinuz", b""),
+                    (
+                        "etc/mkinitcpio.d/linux.preset",
+                        b"#fallback_uki=\"y\"\ndefault_uki=\"/efi/EFI/Linux/arch-linux.efi\"\n",
+                    ),
+                ],
+                &["sed -i '1s/$/ x=on/' /etc/kernel/cmdline", "mkinitcpio -P"],
+                &["sed -i 's/[[:space:]]*\\biommu=off\\b//' /etc/kernel/cmdline", "mkinitcpio -P"],
+            ),
+            (
+                &[
+                    (VARIABLE, &systemd_boot),
+                    ("etc/kernel/cmdline", b"x\n"),
+                    ("usr/bin/kernel-install", b""),
+                    ("usr/bin/mkinitcpio", b""),
+                    ("lib/modules/6.12.0/vmlinuz", b""),
+                    ("etc/mkinitcpio.d/linux.preset", b"#default_uki=\"/efi/EFI/Linux/arch-linux.efi\"\n"),
+                ],
+                &["sed -i '1s/$/ x=on/' /etc/kernel/cmdline", "kernel-install add 6.12.0 /lib/modules/6.12.0/vmlinuz"],
+                &[
+                    "sed -i 's/[[:space:]]*\\biommu=off\\b//' /etc/kernel/cmdline",
+                    "kernel-install add 6.12.0 /lib/modules/6.12.0/vmlinuz",
+                ],
             ),
             (
                 &[("usr/bin/grub-mkconfig", b""), ("boot/grub/grub.cfg", b""), ("etc/default/grub", GRUB.as_bytes())],

@@ -6,7 +6,7 @@ use std::fs;
 
 use super::Scene;
 use super::boot::BootLoader;
-use super::finding::{Finding, count, some};
+use super::finding::{Finding, comment_out, count, some};
 use super::kept::best_name;
 use crate::address::Address;
 use crate::consumers;
@@ -232,7 +232,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         let message = format!("{module} is to be loaded at boot, and kernel {} has no such module", facts.release);
         let finding = Finding::warning(LINES, format!("{message}: systemd-modules-load.service fails over it"));
         let (path, line) = place.rsplit_once(':').unwrap_or((place, "1"));
-        findings.push(finding.seen(place, module).mend(format!("sed -i '{line}s/^/# /' {path}")));
+        findings.push(finding.seen(place, module).mend_all(comment_out(path, line)));
     }
     if let Some((place, ..)) = there.first() {
         let modules: Vec<&str> = there.iter().map(|(_, module, _)| module.as_str()).collect();
@@ -324,7 +324,7 @@ fn claimed(facts: &Facts, ids: &Ids) -> Finding {
         Some((path, line)) => {
             let finding = finding.seen(format!("{path}:{line}"), format!("options {module} ids={text}"));
             match is_alone {
-                true => finding.mend(format!("sed -i '{line}s/^/# /' {path}")),
+                true => finding.mend_all(comment_out(path, &line.to_string())),
                 false => finding.mend(format!("take ids={text} out of {path}, line {line}")),
             }
         }

@@ -13,7 +13,9 @@ pub struct CommandLine {
 impl CommandLine {
     /// Reads that of the kernel that runs.
     pub fn read(host: &Host) -> CommandLine {
-        CommandLine::parse(&file::read_to_string(&host.kernel_command_line(), file::ATTRIBUTE).unwrap_or_default())
+        // Bytes that are no text, in a path or a label, cost no other parameter.
+        let bytes = file::read(&host.kernel_command_line(), file::ATTRIBUTE).unwrap_or_default();
+        CommandLine::parse(&String::from_utf8_lossy(&bytes))
     }
 
     /// Takes a line apart. Quotes keep spaces together; what follows `--` is for init (`kernel/params.c`, `parse_args`).

@@ -78,6 +78,26 @@ impl Finding {
     }
 }
 
+/// A word as a shell takes it.
+pub fn quoted(word: &str) -> String {
+    shlex::try_quote(word).map_or_else(|_| word.to_string(), String::from)
+}
+
+/// What makes a comment of a line of a drop-in file. A package's file is overridden by one of the same name below /etc, which
+/// its next version leaves alone.
+pub fn comment_out(path: &str, line: &str) -> Vec<String> {
+    let sed = |path: &str| format!("sed -i '{line}s/^/# /' {}", quoted(path));
+    let mut parts = path.rsplit('/');
+    let (Some(name), Some(directory)) = (parts.next(), parts.next()) else { return vec![sed(path)] };
+    if !path.starts_with("/usr/") && !path.starts_with("/lib/") {
+        return vec![sed(path)];
+    }
+    let own = format!("/etc/{directory}/{name}");
+    // A copy may be there from the line before.
+    let copy = format!("test -e {} || install -D -m644 {} {}", quoted(&own), quoted(path), quoted(&own));
+    vec![copy, sed(&own)]
+}
+
 /// How many of a list are named.
 const NAMED: usize = 4;
 
@@ -105,6 +125,35 @@ mod tests {
         assert_eq!(some(&[1, 2, 3, 4, 5, 6]), "1, 2, 3, 4 and 2 more");
         assert_eq!(count(1, "device", "devices"), "1 device");
         assert_eq!(count(0, "device", "devices"), "0 devices");
+    }
+
+    #[test]
+    fn lines_that_become_comments() {
+        for (path, expected) in [
+            ("/etc/modprobe.d/x.conf", &["sed -i '3s/^/# /' /etc/modprobe.d/x.conf"][..]),
+            ("/etc/modprobe.d/x y.conf", &["sed -i '3s/^/# /' '/etc/modprobe.d/x y.conf'"]),
+            ("/etc/modprobe.d/$(x)'.conf", &["sed -i '3s/^/# /' \"/etc/modprobe.d/\"'$(x)'\"'.conf\""]),
+            (
+                "/usr/lib/modprobe.d/x.conf",
+                &[
+                    "test -e /etc/modprobe.d/x.conf || install -D -m644 /usr/lib/modprobe.d/x.conf /etc/modprobe.d/x.conf",
+                    "sed -i '3s/^/# /' /etc/modprobe.d/x.conf",
+                ],
+            ),
+            (
+                "/lib/modules-load.d/x.conf",
+                &[
+                    "test -e /etc/modules-load.d/x.conf || install -D -m644 /lib/modules-load.d/x.conf /etc/modules-load.d/x.conf",
+                    "sed -i '3s/^/# /' /etc/modules-load.d/x.conf",
+                ],
+            ),
+        ] {
+            let mend = comment_out(path, "3");
+            assert_eq!(mend.len(), expected.len(), "{mend:?}");
+            // However it is quoted, a shell has it as it is.
+            let words = |line: &str| shlex::split(line).unwrap();
+            mend.iter().zip(expected).for_each(|(line, expected)| assert_eq!(words(line), words(expected), "{line}"));
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@ use super::boot::BootLoader;
 use super::finding::{Finding, count, some};
 use crate::address::Address;
 use crate::plan::Sibling;
-use crate::sysfs::{Device, Group, ReadError};
+use crate::sysfs::{Device, ReadError};
+use crate::topology::from_driver;
 
 const CHECK: &str = "iommu-groups";
 const BLOCKED: &str = "iommu-group-blocked";
@@ -21,6 +22,8 @@ struct Blocked {
     group: u32,
     given: Address,
     blockers: Vec<Sibling>,
+    /// Bridges among them, which no VFIO driver takes.
+    bridges: Vec<Address>,
 }
 
 /// What is there.
@@ -34,6 +37,8 @@ pub struct Facts {
     /// Groups of which firmware asks for a fixed mapping, and their devices.
     mapped: Vec<(u32, Vec<Address>)>,
     blocked: Vec<Blocked>,
+    /// What could not be read of groups: a path, and why.
+    unread: Vec<(String, String)>,
     /// `pcie_acs_override`, as it is on the command line.
     acs_override: Option<String>,
     loader: BootLoader,
@@ -45,7 +50,7 @@ pub fn gather(scene: &Scene<'_>) -> Result<Facts, ReadError> {
     let mut without = Vec::new();
     // A bridge has a group where there is an IOMMU, but nobody is given one.
     for device in scene.devices {
-        match device.iommu_group {
+        match device.iommu_group.filter(|group| scene.is_of_an_iommu(*group)) {
             Some(group) => groups.entry(group).or_default().push(device),
             None if !device.is_bridge() => without.push(device.address),
             None => {}
@@ -58,14 +63,17 @@ pub fn gather(scene: &Scene<'_>) -> Result<Facts, ReadError> {
     for (&number, members) in &groups {
         let ends: Vec<&&Device> = members.iter().filter(|device| !device.is_bridge()).collect();
         let addresses: Vec<Address> = ends.iter().map(|device| device.address).collect();
+        let is_mapped = scene.groups[&number].as_ref().is_ok_and(|group| group.is_direct_mapped);
         // A group of bridges alone is nobody's.
-        if !ends.is_empty() && Group::read(scene.host, number)?.is_direct_mapped {
+        if !ends.is_empty() && is_mapped {
             mapped.push((number, addresses.clone()));
         }
-        if addresses.len() < 2 {
+        if members.len() < 2 {
             continue;
         }
-        shared.push((number, addresses));
+        if addresses.len() > 1 {
+            shared.push((number, addresses));
+        }
         let mut siblings = Vec::new();
         for device in members {
             let is_vfio_device = device.driver.is_some() && Device::is_vfio_device(scene.host, device.address)?;
@@ -73,7 +81,9 @@ pub fn gather(scene: &Scene<'_>) -> Result<Facts, ReadError> {
         }
         let given = siblings.iter().find(|sibling| sibling.is_vfio_device).map(|sibling| sibling.address);
         let blockers: Vec<Sibling> = siblings.into_iter().filter(Sibling::blocks_group).collect();
-        blocked.extend(given.filter(|_| !blockers.is_empty()).map(|given| Blocked { group: number, given, blockers }));
+        let bridges = members.iter().filter(|device| device.is_bridge()).map(|device| device.address).collect();
+        let blocking = given.filter(|_| !blockers.is_empty());
+        blocked.extend(blocking.map(|given| Blocked { group: number, given, blockers, bridges }));
     }
     Ok(Facts {
         groups: groups.len(),
@@ -81,6 +91,7 @@ pub fn gather(scene: &Scene<'_>) -> Result<Facts, ReadError> {
         without,
         mapped,
         blocked,
+        unread: scene.groups.values().filter_map(|group| group.as_ref().err()).map(|error| scene.said(error)).collect(),
         acs_override: scene.command_line.named("pcie_acs_override").next().map(|(word, _)| word.to_string()),
         loader: scene.loader.clone(),
     })
@@ -98,6 +109,22 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
                 .seen(format!("/sys/bus/pci/devices/{}/iommu_group", facts.without[0]), "not there"),
         );
     }
+    if let Some((path, why)) = facts.unread.first() {
+        let groups = count(facts.unread.len(), "IOMMU group", "IOMMU groups");
+        findings.push(
+            Finding::warning(
+                CHECK,
+                format!(
+                    "{groups} cannot be read: whether VFIO can have {} is not known",
+                    match facts.unread.len() {
+                        1 => "it",
+                        _ => "them",
+                    }
+                ),
+            )
+            .seen(path, why),
+        );
+    }
     for (group, devices) in &facts.mapped {
         findings.push(
             Finding::warning(
@@ -108,7 +135,11 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             .mend("look in the firmware setup for what shares the device with the management controller (RMRR), and turn it off"),
         );
     }
-    for Blocked { group, given, blockers } in &facts.blocked {
+    for Blocked { group, given, blockers, bridges } in &facts.blocked {
+        let (bridges, to_bind): (Vec<&Sibling>, Vec<&Sibling>) =
+            blockers.iter().partition(|sibling| bridges.contains(&sibling.address));
+        let to_bind: Vec<String> = to_bind.iter().map(|sibling| sibling.address.to_string()).collect();
+        let from_driver = |bridge: &&Sibling| Some(from_driver(bridge.address, bridge.driver.as_ref()?));
         let addresses: Vec<String> = blockers.iter().map(|sibling| sibling.address.to_string()).collect();
         findings.push(
             Finding::warning(
@@ -119,7 +150,8 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
                 ),
             )
             .seen(format!("/sys/kernel/iommu_groups/{group}/devices"), some(&addresses))
-            .mend(format!("vfioctl bind {}", addresses.join(" "))),
+            .mend_all((!to_bind.is_empty()).then(|| format!("vfioctl bind {}", to_bind.join(" "))))
+            .mend_all(bridges.iter().filter_map(from_driver)),
         );
     }
     if let Some(word) = &facts.acs_override {
@@ -169,6 +201,7 @@ mod tests {
             without: Vec::new(),
             mapped: Vec::new(),
             blocked: Vec::new(),
+            unread: Vec::new(),
             acs_override: None,
             loader: BootLoader::Grubby,
         }
@@ -176,14 +209,27 @@ mod tests {
 
     #[test]
     fn what_is_told_of_groups() {
-        let [a, b]: [Address; 2] = ["0000:01:00.0", "0000:01:00.1"].map(|text| text.parse().unwrap());
+        let [a, b, c]: [Address; 3] =
+            ["0000:01:00.0", "0000:01:00.1", "0000:00:1c.0"].map(|text| text.parse().unwrap());
         let blocker = Sibling { address: b, driver: Some("nouveau".parse().unwrap()), is_vfio_device: false };
-        let blocked = Blocked { group: 1, given: a, blockers: vec![blocker] };
+        let bridge = Sibling { address: c, driver: Some("shpchp".parse().unwrap()), is_vfio_device: false };
+        let blocked = Blocked { group: 1, given: a, blockers: vec![blocker.clone()], bridges: vec![c] };
+        let by_bridge = Blocked { blockers: vec![bridge.clone()], ..blocked.clone() };
+        let unbind = "echo 0000:00:1c.0 > /sys/bus/pci/drivers/shpchp/unbind";
+        let by_both =
+            judge(&Facts { blocked: vec![Blocked { blockers: vec![blocker, bridge], ..blocked.clone() }], ..facts() });
+        assert_eq!(by_both.last().unwrap().mend, ["vfioctl bind 0000:01:00.1", unbind]);
         let cases = [
             (facts(), (CHECK, Severity::Pass), ""),
             (Facts { shared: vec![(1, vec![a, b])], ..facts() }, (CHECK, Severity::Note), "vfioctl groups"),
             (Facts { without: vec![b], ..facts() }, (CHECK, Severity::Warning), ""),
+            (
+                Facts { unread: vec![("/sys/kernel/iommu_groups/1/type".into(), "odd".into())], ..facts() },
+                (CHECK, Severity::Warning),
+                "",
+            ),
             (Facts { mapped: vec![(1, vec![a])], ..facts() }, (MAPPED, Severity::Warning), "look in the firmware"),
+            (Facts { blocked: vec![by_bridge], ..facts() }, (BLOCKED, Severity::Warning), unbind),
             (Facts { blocked: vec![blocked], ..facts() }, (BLOCKED, Severity::Warning), "vfioctl bind 0000:01:00.1"),
             (
                 Facts { acs_override: Some("pcie_acs_override=downstream".to_string()), ..facts() },

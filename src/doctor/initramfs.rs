@@ -20,10 +20,15 @@ use crate::kernel_name::DriverName;
 const CHECK: &str = "initramfs";
 const EARLY: &str = "early-boot";
 
+/// What has rpm-ostree make the initramfs here, anew with each deployment; that of the image knows nothing of this host.
+const OSTREE: &str = "rpm-ostree initramfs --enable   (with the package of vfioctl's hook for dracut layered)";
+
 /// How things stand.
 #[derive(Debug)]
 pub struct Facts {
     release: String,
+    /// Is it an image that OSTree has deployed, in which no file has a time of its own?
+    is_ostree: bool,
     /// Our hooks, each for a builder: where it is.
     hooks: Vec<(Builder, String)>,
     /// Where mkinitcpio is told to take its hook.
@@ -73,6 +78,7 @@ pub fn gather(scene: &Scene<'_>, kept: &[Kept]) -> Facts {
     };
     Facts {
         release: scene.release.clone(),
+        is_ostree: host.ostree_booted().exists(),
         place: mkinitcpio::place(&configuration.join("\n")),
         image: image.map(|(path, time)| (scene.at(path), time)),
         is_boot_seen: images.first().and_then(|path| path.parent()).is_some_and(|boot| fs::read_dir(boot).is_ok()),
@@ -110,6 +116,8 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         );
         let finding = Finding::warning(EARLY, message).seen(format!("/sys/bus/pci/devices/{address}/driver"), driver);
         findings.push(match facts.builder {
+            // /usr is not written to there.
+            _ if facts.is_ostree => finding.mend(OSTREE),
             Some(builder) => finding
                 .mend(format!("make {}   (in vfioctl's source; or its package for that)", builder.target()))
                 .mend(builder.command(Some(&facts.release))),
@@ -143,6 +151,12 @@ fn of_image(facts: &Facts, builder: Builder, hook: &str) -> Finding {
             .seen("/etc/mkinitcpio.conf", "no 'vfioctl' in HOOKS")
             .mend("add vfioctl to HOOKS in /etc/mkinitcpio.conf, before udev or systemd")
             .mend(command);
+    }
+    if facts.is_ostree {
+        let message = format!(
+            "whether the initramfs of kernel {release} is as choices are now cannot be told: OSTree keeps no times"
+        );
+        return Finding::note(CHECK, message).seen("/run/ostree-booted", "there").mend(OSTREE);
     }
     let Some((image, made)) = &facts.image else {
         let why = if facts.is_boot_seen { "no image is found" } else { "/boot cannot be looked into" };
@@ -184,6 +198,7 @@ mod tests {
     fn facts(builder: Option<Builder>, image: Option<u64>, newest: u64) -> Facts {
         Facts {
             release: "6.12.0".to_string(),
+            is_ostree: false,
             hooks: builder.map(|builder| (builder, "/usr/lib/hook".to_string())).into_iter().collect(),
             place: Place::Early,
             image: image.map(|seconds| ("/boot/initrd.img-6.12.0".to_string(), at(seconds))),
@@ -216,6 +231,12 @@ mod tests {
             ),
             (facts(Some(Builder::Dracut), None, 2), Note, ""),
             (Facts { early: early(), ..facts(None, None, 2) }, Warning, "install the hook"),
+            (Facts { is_ostree: true, ..facts(Some(Builder::Dracut), Some(0), 2) }, Note, "rpm-ostree initramfs"),
+            (
+                Facts { is_ostree: true, early: early(), builder: Some(Builder::Dracut), ..facts(None, None, 2) },
+                Warning,
+                "rpm-ostree initramfs --enable",
+            ),
             (
                 Facts { early: early(), builder: Some(Builder::InitramfsTools), ..facts(None, None, 2) },
                 Warning,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Scene;
-use super::finding::{Finding, some};
+use super::finding::{Finding, quoted, some};
 use crate::drop_in;
 use crate::file;
 use crate::host::Host;
@@ -180,7 +180,7 @@ fn one(facts: &Facts, check: &'static str, name: &str, installed: Option<&Instal
     let path = &installed.path;
     if installed.is_masked {
         let finding = doubt(format!("{what} is masked: choices are not done by themselves"));
-        return finding.seen(path, "empty, or a link to /dev/null").mend(format!("rm {path}"));
+        return finding.seen(path, "empty, or a link to /dev/null").mend(format!("rm {}", quoted(path)));
     }
     if let Some(error) = &installed.unreadable {
         return doubt(format!("{what} cannot be read")).seen(path, error);

@@ -2,6 +2,7 @@
 //! Is the IOMMU on, and if not, who has it off: the hypervisor, the firmware, the kernel's build or its command line?
 
 use std::fs;
+use std::path::PathBuf;
 
 use super::Scene;
 use super::boot::BootLoader;
@@ -10,20 +11,22 @@ use super::finding::{Finding, count, some};
 use super::processor::{Processor, Vendor};
 use crate::file;
 use crate::host::Host;
+use crate::modules::ModuleState;
+use crate::sysfs::NO_IOMMU;
 
 const CHECK: &str = "iommu";
 const UNSAFE: &str = "no-iommu-mode";
 const PARAMETERS: &str = "iommu-parameters";
 
-/// How the kernel names the groups that it makes for devices without an IOMMU (`drivers/vfio/group.c`,
-/// `vfio_noiommu_group_alloc`).
-const NO_IOMMU: &str = "vfio-noiommu";
+/// The driver of virtio's IOMMU.
+const VIRTIO: &str = "virtio_iommu";
 
 /// Where the kernel says what it takes amiss.
 const KERNEL_LOG: &str = "dmesg | grep -iE 'DMAR|AMD-Vi|SMMU|IOMMU'   (the kernel says there what it takes amiss)";
 
 /// What drivers of IOMMUs are built with.
-const DRIVERS: [&str; 3] = ["CONFIG_INTEL_IOMMU", "CONFIG_AMD_IOMMU", "CONFIG_ARM_SMMU_V3"];
+const DRIVERS: [&str; 5] =
+    ["CONFIG_INTEL_IOMMU", "CONFIG_AMD_IOMMU", "CONFIG_ARM_SMMU_V3", "CONFIG_ARM_SMMU", "CONFIG_VIRTIO_IOMMU"];
 
 /// What is there.
 #[derive(Debug)]
@@ -31,8 +34,10 @@ pub struct Facts {
     processor: Processor,
     command_line: CommandLine,
     loader: BootLoader,
-    /// IOMMU groups that an IOMMU has made.
+    /// Groups of PCI devices that an IOMMU has made.
     groups: usize,
+    /// Where there are none: the groups that it has made of other devices.
+    others: usize,
     /// The IOMMUs that drivers have registered.
     units: Vec<String>,
     /// The firmware's tables that tell of an IOMMU; `None`: there are no ACPI tables to be seen.
@@ -45,16 +50,21 @@ pub struct Facts {
     is_unsafe: bool,
     /// Does Xen have the IOMMU?
     is_xen: bool,
+    /// Is it the domain that has the devices?
+    is_dom0: bool,
+    /// How the driver of virtio's stands.
+    virtio: ModuleState,
 }
 
 /// Reads it.
 pub fn gather(scene: &Scene<'_>) -> Facts {
     let host = scene.host;
     let is_unsafe = is_no_iommu_mode(host);
-    let groups = names_in(&host.iommu_groups());
-    let is_real = |name: &&String| {
+    let groups = scene.groups.keys().filter(|group| scene.is_of_an_iommu(**group)).count();
+    let is_others = |name: &&String| {
+        let is_ours = name.parse().is_ok_and(|number: u32| scene.groups.contains_key(&number));
         let named = file::read_to_string(&host.iommu_groups().join(name).join("name"), file::ATTRIBUTE);
-        !named.is_ok_and(|named| named.trim_end() == NO_IOMMU)
+        !is_ours && !named.is_ok_and(|named| named.trim_end() == NO_IOMMU)
     };
     let known = ["DMAR", "IORT", "IVRS", "VIOT"];
     let is_acpi = host.acpi_tables().is_dir();
@@ -63,15 +73,28 @@ pub fn gather(scene: &Scene<'_>) -> Facts {
         processor: scene.processor,
         command_line: scene.command_line.clone(),
         loader: scene.loader.clone(),
-        // Only in that mode are there others, and there may be thousands.
-        groups: if is_unsafe { groups.iter().filter(is_real).count() } else { groups.len() },
+        groups,
+        others: match groups {
+            0 => names_in(&host.iommu_groups()).iter().filter(is_others).count(),
+            _ => 0,
+        },
         units: names_in(&host.class("iommu")),
         tables: is_acpi.then_some(tables),
         is_on_by_default: scene.config.is_set("CONFIG_INTEL_IOMMU_DEFAULT_ON"),
         unset: DRIVERS.into_iter().filter(|option| scene.config.is_set(option) == Some(false)).collect(),
         is_unsafe,
         is_xen: file::read_to_string(&host.hypervisor_type(), file::ATTRIBUTE).is_ok_and(|text| text.trim() == "xen"),
+        is_dom0: is_dom0(host),
+        virtio: scene.chooser.state(&VIRTIO.parse().expect("a constant name")),
     }
+}
+
+/// Does Xen have this domain manage the host (`drivers/xen/xenfs/super.c`, capabilities_read)? Its UUID is all zeros.
+fn is_dom0(host: &Host) -> bool {
+    let read = |path: PathBuf| file::read_to_string(&path, file::ATTRIBUTE).unwrap_or_default();
+    let uuid = read(host.hypervisor_uuid());
+    read(host.xen_capabilities()).contains("control_d")
+        || (uuid.contains('0') && uuid.trim().bytes().all(|b| matches!(b, b'0' | b'-')))
 }
 
 /// May devices without an IOMMU be opened?
@@ -81,7 +104,7 @@ fn is_no_iommu_mode(host: &Host) -> bool {
 }
 
 /// The names in a directory, sorted; none where there is no such directory.
-fn names_in(path: &std::path::Path) -> Vec<String> {
+pub fn names_in(path: &std::path::Path) -> Vec<String> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
@@ -116,7 +139,18 @@ fn is_on(facts: &Facts) -> Finding {
             .seen("/sys/kernel/iommu_groups", count(facts.groups, "group", "groups"))
             .seen("/sys/class/iommu", units);
     }
-    let finding = off(facts).seen("/sys/kernel/iommu_groups", "empty").seen("/sys/class/iommu", units);
+    if facts.others > 0 {
+        let others = count(facts.others, "group", "groups");
+        return Finding::failure(CHECK, "the IOMMU is on, but in front of no PCI device")
+            .seen("/sys/kernel/iommu_groups", format!("{others}, none with a PCI device"))
+            .seen("/sys/class/iommu", units)
+            .mend(KERNEL_LOG)
+            .mend(
+                "look in the firmware setup for an IOMMU of the PCI host bridges, and for an update of the firmware",
+            );
+    }
+    let finding =
+        off(facts).seen("/sys/kernel/iommu_groups", "no group that an IOMMU has made").seen("/sys/class/iommu", units);
     match &facts.tables {
         Some(tables) if tables.is_empty() => {
             finding.seen("/sys/firmware/acpi/tables", "neither DMAR, IVRS, IORT nor VIOT")
@@ -144,7 +178,21 @@ fn off(facts: &Facts) -> Finding {
     if facts.is_xen {
         return Finding::failure(CHECK, "there is no IOMMU: this is a domain of Xen, which keeps the IOMMU to itself")
             .seen("/sys/hypervisor/type", "xen")
-            .mend("boot this kernel without Xen, or give devices to guests with xl's pci-assignable-add");
+            .mend(match facts.is_dom0 {
+                true => "boot this kernel without Xen, or give devices to guests with xl's pci-assignable-add",
+                false => {
+                    "on the host of this guest, which alone can give devices to guests: xl pci-assignable-add ADDRESS"
+                }
+            });
+    }
+    let tables = facts.tables.as_deref();
+    let has = |name: &str| tables.is_some_and(|tables| tables.iter().any(|table| table == name));
+    if has("VIOT") && !has("DMAR") && !has("IVRS") {
+        return virtio(facts);
+    }
+    // An IORT tells of what MSIs go through as well, and so is there without an SMMU.
+    if vendor == Vendor::Arm && tables.is_some() {
+        return no_smmu(facts);
     }
     let intel = command_line.switch("intel_iommu").filter(|_| vendor == Vendor::Intel);
     let amd = command_line.with_value("amd_iommu", "off").filter(|_| vendor == Vendor::Amd);
@@ -152,7 +200,6 @@ fn off(facts: &Facts) -> Finding {
     // parse_amd_iommu_options.
     let turned_off = command_line.with_value("iommu", "off").filter(|_| processor.is_x86());
     let turned_off = turned_off.or(amd).or(intel.filter(|(_, is_on)| !is_on).map(|(word, _)| word));
-    let tables = facts.tables.as_deref();
     if tables.is_some_and(<[String]>::is_empty) {
         return not_offered(facts);
     }
@@ -164,8 +211,7 @@ fn off(facts: &Facts) -> Finding {
     let option = match vendor {
         Vendor::Intel => "CONFIG_INTEL_IOMMU",
         Vendor::Amd => "CONFIG_AMD_IOMMU",
-        Vendor::Arm => "CONFIG_ARM_SMMU_V3",
-        Vendor::Other => "",
+        Vendor::Arm | Vendor::Other => "",
     };
     if facts.unset.contains(&option) {
         return Finding::failure(CHECK, format!("the IOMMU is off: this kernel was built without {option}"))
@@ -204,6 +250,36 @@ fn off(facts: &Facts) -> Finding {
             }
         }
     }
+}
+
+/// Virtio's, of a virtual machine, is told of (`drivers/acpi/viot.c`), and there are no groups.
+fn virtio(facts: &Facts) -> Finding {
+    let option = "CONFIG_VIRTIO_IOMMU";
+    let finding = Finding::failure(CHECK, format!("the IOMMU is off: it is virtio's, and {VIRTIO} does not drive it"));
+    match facts.virtio {
+        _ if facts.unset.contains(&option) => finding.mend(format!("boot a kernel that was built with {option}")),
+        ModuleState::Missing => {
+            finding.mend(format!("boot a kernel that was built with {option}, with all of its modules installed"))
+        }
+        ModuleState::Installed | ModuleState::Unknown => finding
+            .mend(format!("modprobe {VIRTIO}   (at each boot: a line of a file in /etc/modules-load.d)"))
+            .mend(KERNEL_LOG),
+        ModuleState::Loaded | ModuleState::BuiltIn => finding.mend(KERNEL_LOG),
+    }
+}
+
+/// Arm's, on a host with ACPI.
+fn no_smmu(facts: &Facts) -> Finding {
+    let options = ["CONFIG_ARM_SMMU_V3", "CONFIG_ARM_SMMU"];
+    if options.iter().all(|option| facts.unset.contains(option)) {
+        let options = options.join(" and ");
+        return Finding::failure(CHECK, format!("the IOMMU is off: this kernel was built without {options}"))
+            .mend(format!("boot a kernel that was built with {options}"));
+    }
+    Finding::failure(CHECK, "there is no SMMU that this kernel uses")
+        .mend(format!("turn on {} in the firmware setup", in_firmware(Vendor::Arm)))
+        .mend_all(on_virt(Vendor::Arm))
+        .mend(KERNEL_LOG)
 }
 
 /// The firmware, or what stands in for it, tells of none.
@@ -276,12 +352,15 @@ mod tests {
             command_line: CommandLine::parse(command_line),
             loader: BootLoader::Grubby,
             groups: 0,
+            others: 0,
             units: Vec::new(),
             tables: tables.map(|tables| tables.iter().map(|table| table.to_string()).collect()),
             is_on_by_default: None,
             unset: Vec::new(),
             is_unsafe: false,
             is_xen: false,
+            is_dom0: false,
+            virtio: ModuleState::Installed,
         }
     }
 
@@ -304,10 +383,13 @@ mod tests {
             (facts(AMD, "amd_iommu=off", Some(&["IVRS"])), "amd_iommu=off on", remove("amd_iommu=off")),
             (facts(AMD, "intel_iommu=off", Some(&["IVRS"])), "nothing here turns it off", "dmesg".to_string()),
             (facts(AMD, "", None), "no IOMMU that this kernel has found", "turn on IOMMU (AMD-Vi".to_string()),
-            (facts(ARM, "iommu=off", Some(&["IORT"])), "nothing here turns it off", "dmesg".to_string()),
+            (facts(ARM, "iommu=off", Some(&["IORT"])), "no SMMU that this kernel uses", "turn on SMMU".to_string()),
+            (facts(guest, "", Some(&["VIOT"])), "it is virtio's", "modprobe virtio_iommu".to_string()),
+            (facts(ARM, "", Some(&["IORT", "VIOT"])), "it is virtio's", "modprobe virtio_iommu".to_string()),
+            (facts(guest, "", Some(&["DMAR", "VIOT"])), "which most kernels need", add.to_string()),
             (facts(ARM, "", None), "no IOMMU that this kernel has found", "find out whether".to_string()),
             (facts(OTHER, "", None), "no IOMMU that this kernel has found", "dmesg".to_string()),
-            (facts(ARM, "", none), "the firmware offers none", "turn on SMMU".to_string()),
+            (facts(ARM, "", none), "no SMMU that this kernel uses", "turn on SMMU".to_string()),
             (facts(guest, "", none), "a virtual machine", "on the hypervisor, with libvirt".to_string()),
             // One whose hypervisor offers one is a host like others.
             (facts(guest, "", dmar), "which most kernels need", add.to_string()),
@@ -332,11 +414,35 @@ mod tests {
         assert_eq!(is_on(&without).mend, ["boot a kernel that was built with CONFIG_INTEL_IOMMU"]);
         let xen = Facts { is_xen: true, ..facts(INTEL, "", dmar) };
         assert!(is_on(&xen).message.contains("a domain of Xen"));
+        assert!(is_on(&xen).mend[0].starts_with("on the host of this guest"));
+        assert!(is_on(&Facts { is_dom0: true, ..xen }).mend[0].starts_with("boot this kernel without Xen"));
+        let iort: Option<&[&str]> = Some(&["IORT"]);
+        let one = Facts { unset: vec!["CONFIG_ARM_SMMU_V3"], ..facts(ARM, "", iort) };
+        assert!(is_on(&one).message.contains("no SMMU that this kernel uses"));
+        let both = Facts { unset: vec!["CONFIG_ARM_SMMU_V3", "CONFIG_ARM_SMMU"], ..one };
+        assert_eq!(is_on(&both).mend, ["boot a kernel that was built with CONFIG_ARM_SMMU_V3 and CONFIG_ARM_SMMU"]);
+        let viot: Option<&[&str]> = Some(&["VIOT"]);
+        for (state, unset, mend) in [
+            (ModuleState::Missing, vec![], "boot a kernel that was built with CONFIG_VIRTIO_IOMMU, with all"),
+            (
+                ModuleState::Unknown,
+                vec!["CONFIG_VIRTIO_IOMMU"],
+                "boot a kernel that was built with CONFIG_VIRTIO_IOMMU",
+            ),
+            (ModuleState::Unknown, vec![], "modprobe virtio_iommu"),
+            (ModuleState::BuiltIn, vec![], "dmesg"),
+        ] {
+            let finding = is_on(&Facts { virtio: state, unset, ..facts(INTEL, "", viot) });
+            assert!(finding.mend[0].starts_with(mend), "{finding:?}");
+        }
     }
 
     #[test]
     fn groups_are_what_counts() {
         // Some architectures register no unit.
+        let others = is_on(&Facts { others: 2, ..facts(INTEL, "intel_iommu=on", Some(&["DMAR"])) });
+        assert_eq!((others.severity, others.mend[0].as_str()), (Severity::Failure, KERNEL_LOG));
+        assert!(others.message.contains("in front of no PCI device"), "{others:?}");
         let on = Facts { groups: 3, ..facts(AMD, "amd_iommu=on", Some(&["IVRS"])) };
         let findings = judge(&on);
         assert_eq!(findings[0].severity, Severity::Pass);

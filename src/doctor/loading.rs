@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use super::Scene;
-use super::finding::{Finding, some};
+use super::boot::BootLoader;
+use super::finding::{Finding, comment_out, some};
 use crate::catalog::Catalog;
 use crate::file;
 use crate::host::Host;
@@ -14,6 +15,25 @@ use crate::modules::{ModuleState, directives};
 
 const CHECK: &str = "module-loading";
 const BLACKLISTED: &str = "module-blacklisted";
+
+/// What every device needs, as far as the kernel has it.
+const NEEDED: [&str; 5] = ["vfio", "vfio_pci_core", "vfio_pci", "vfio_iommu_type1", "vfio_iommu_spapr_tce"];
+
+/// The parameter of which the kernel itself refuses modules, whoever loads them (`kernel/module/main.c`, `blacklisted`).
+const REFUSED: &str = "module_blacklist";
+
+/// A word of the command line by which the kernel refuses modules of VFIO.
+#[derive(Clone, Debug)]
+struct Refusal {
+    /// The word.
+    word: String,
+    /// Those that every device needs.
+    needed: Vec<String>,
+    /// Those for some devices.
+    variants: Vec<String>,
+    /// What else it names.
+    others: Vec<String>,
+}
 
 /// How things stand.
 #[derive(Debug)]
@@ -30,14 +50,18 @@ pub struct Facts {
     blacklisted: Vec<(String, String)>,
     /// Lines `install` that have something else done in place of loading a module of VFIO, and where they stand.
     replaced: Vec<(String, String)>,
+    /// What the kernel that runs refuses.
+    refused: Option<Refusal>,
+    loader: BootLoader,
 }
 
 /// Reads it.
 pub fn gather(scene: &Scene<'_>) -> Facts {
-    let names = ["vfio", "vfio_pci_core", "vfio_iommu_type1"].into_iter();
-    let names: Vec<&str> = names.chain(Catalog::bundled().drivers().iter().map(|driver| driver.module)).collect();
+    let variants = Catalog::bundled().drivers().iter().map(|driver| driver.module);
+    let names: Vec<&str> = NEEDED.into_iter().chain(variants.filter(|name| !NEEDED.contains(name))).collect();
     let state = |name: &str| scene.chooser.state(&name.parse::<ModuleName>().expect("a name of the catalogue"));
-    let needed = ["vfio", "vfio_pci", "vfio_iommu_type1"].into_iter();
+    // vfio_pci brings its core.
+    let needed = NEEDED.into_iter().filter(|name| *name != "vfio_pci_core");
     let to_load = needed.filter(|name| state(name) == ModuleState::Installed).map(str::to_string).collect();
     let lockdown = file::read_to_string(&scene.host.lockdown(), file::ATTRIBUTE).ok().and_then(|text| {
         // `none [integrity] confidentiality`: the one in brackets is in force.
@@ -55,6 +79,17 @@ pub fn gather(scene: &Scene<'_>) -> Facts {
             (format!("{}:{}", scene.at(&directive.path), directive.line), format!("{module}: {}", command.join(" ")))
         })
     });
+    // The last one counts, and a name is as the module bears it: with '_'.
+    let refused = scene.command_line.named(REFUSED).last().filter(|_| scene.chooser.tables.is_running);
+    let refused = refused.map(|(word, modules)| {
+        let is_ours = |name: &&str| names.contains(name) && is_there(&name);
+        let (ours, others): (Vec<&str>, Vec<&str>) =
+            modules.split(',').filter(|name| !name.is_empty()).partition(is_ours);
+        let (needed, variants): (Vec<&str>, Vec<&str>) = ours.into_iter().partition(|name| NEEDED.contains(name));
+        let [needed, variants, others] =
+            [needed, variants, others].map(|names| names.into_iter().map(str::to_string).collect());
+        Refusal { word: word.to_string(), needed, variants, others }
+    });
     Facts {
         is_running: scene.chooser.tables.is_running,
         is_disabled: match is_disabled {
@@ -66,6 +101,8 @@ pub fn gather(scene: &Scene<'_>) -> Facts {
         to_load,
         blacklisted: blacklisted.map(|(name, place)| (name, inside(scene, &place))).collect(),
         replaced: replaced.collect(),
+        refused,
+        loader: scene.loader.clone(),
     }
 }
 
@@ -95,10 +132,11 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             format!("{module} is blacklisted: libvirt does not load it, and vfioctl only where a driver is named");
         let finding = Finding::warning(BLACKLISTED, message).seen(place, format!("blacklist {module}"));
         findings.push(match place.rsplit_once(':') {
-            Some((path, line)) => finding.mend(format!("sed -i '{line}s/^/# /' {path}")),
+            Some((path, line)) => finding.mend_all(comment_out(path, line)),
             None => finding.mend(format!("take {module} out of modprobe.blacklist= on the kernel command line")),
         });
     }
+    findings.extend(facts.refused.iter().flat_map(|refusal| refused(refusal, &facts.loader)));
     for (place, what) in &facts.replaced {
         let message = "a line of modprobe.d has something else done in place of loading a module of VFIO";
         findings.push(Finding::warning(BLACKLISTED, message).seen(place, format!("install {what}")).mend(format!(
@@ -107,6 +145,22 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         )));
     }
     findings
+}
+
+fn refused(refusal: &Refusal, loader: &BootLoader) -> Vec<Finding> {
+    let message = |names: &[String]| {
+        format!("the kernel refuses {}, whoever loads {}", some(names), if names.len() == 1 { "it" } else { "them" })
+    };
+    let needed = (!refusal.needed.is_empty()).then(|| Finding::failure(BLACKLISTED, message(&refusal.needed)));
+    let variants = (!refusal.variants.is_empty()).then(|| Finding::warning(BLACKLISTED, message(&refusal.variants)));
+    let others = (!refusal.others.is_empty()).then(|| format!("{REFUSED}={}", refusal.others.join(",")));
+    let with_mend = |finding: Finding| {
+        finding
+            .seen("/proc/cmdline", &refusal.word)
+            .mend_all(loader.remove(&refusal.word))
+            .mend_all(others.iter().flat_map(|others| loader.add(others)))
+    };
+    needed.into_iter().chain(variants).map(with_mend).collect()
 }
 
 fn may_load(facts: &Facts) -> Finding {
@@ -149,7 +203,9 @@ mod tests {
 
     fn facts() -> Facts {
         let (to_load, blacklisted, replaced) = Default::default();
-        Facts { is_running: true, is_disabled: Some(false), lockdown: None, to_load, blacklisted, replaced }
+        let loader = BootLoader::Grubby;
+        let (is_disabled, lockdown, refused) = (Some(false), None, None);
+        Facts { is_running: true, is_disabled, lockdown, to_load, blacklisted, replaced, refused, loader }
     }
 
     #[test]
@@ -182,6 +238,26 @@ mod tests {
             let finding = findings.last().unwrap();
             assert_eq!(finding.severity, severity, "{finding:?}");
             assert!(finding.mend.first().cloned().unwrap_or_default().starts_with(mend), "{finding:?}");
+        }
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let (remove, add) = ("grubby --update-kernel=ALL --remove-args=", "grubby --update-kernel=ALL --args=");
+        for (needed, variants, others, severities) in [
+            (&["vfio_pci"][..], &[][..], &[][..], &[Severity::Failure][..]),
+            (&[], &["mlx5_vfio_pci"], &["nouveau"], &[Severity::Warning]),
+            (&["vfio"], &["mlx5_vfio_pci"], &["nouveau", "igb"], &[Severity::Failure, Severity::Warning]),
+            (&[], &[], &["nouveau"], &[]),
+        ] {
+            let word = format!("module_blacklist={}", [needed, variants, others].concat().join(","));
+            let [needed, variants, left] = [needed, variants, others].map(names);
+            let refusal = Refusal { word: word.clone(), needed, variants, others: left };
+            let findings = refused(&refusal, &BootLoader::Grubby);
+            let found: Vec<Severity> = findings.iter().map(|finding| finding.severity).collect();
+            assert_eq!(found, severities, "{word}");
+            for finding in findings {
+                assert_eq!(finding.mend[0], format!("{remove}{word}"));
+                let kept = finding.mend.get(1).cloned();
+                assert_eq!(kept, (!others.is_empty()).then(|| format!("{add}module_blacklist={}", others.join(","))));
+            }
         }
         assert!(judge(&Facts { is_running: false, is_disabled: Some(true), ..facts() }).is_empty());
     }

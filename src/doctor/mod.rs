@@ -18,19 +18,21 @@ mod loading;
 mod mkinitcpio;
 mod modules;
 mod overrides;
+mod pci;
 mod policy;
 mod processor;
 mod variants;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::address::Address;
 use crate::catalog::KernelVersion;
-use crate::gather::{BestOf, Chooser};
+use crate::gather::{self, BestOf, Chooser};
 use crate::host::Host;
 use crate::modules::{KernelConfig, TableError};
 use crate::policy::{Policy, PolicyError};
-use crate::sysfs::{Device, ReadError};
+use crate::sysfs::{Device, Group, ReadError};
 
 use boot::BootLoader;
 use command_line::CommandLine;
@@ -51,6 +53,8 @@ pub struct Scene<'a> {
     loader: BootLoader,
     /// In bus order.
     devices: &'a [Device],
+    /// The groups that they are in.
+    groups: BTreeMap<u32, Result<Group, ReadError>>,
     chooser: Chooser<'a>,
     policy: &'a Policy,
     errors: &'a [PolicyError],
@@ -71,6 +75,16 @@ impl Scene<'_> {
     /// A path as the host's own processes spell it.
     fn at(&self, path: &Path) -> String {
         self.host.inside(path).display().to_string()
+    }
+
+    /// Is it a group that an IOMMU has made? One that cannot be read is one.
+    fn is_of_an_iommu(&self, group: u32) -> bool {
+        !self.groups.get(&group).is_some_and(|group| group.as_ref().is_ok_and(|group| group.is_no_iommu))
+    }
+
+    /// An error as the host's own processes spell its path.
+    fn said(&self, error: &ReadError) -> (String, String) {
+        (self.at(&error.path), error.source.to_string())
     }
 
     /// A device that is there.
@@ -97,6 +111,7 @@ pub fn examine(
         processor: Processor::read(host),
         loader: BootLoader::find(host, &release),
         release,
+        groups: gather::groups(host, devices),
         devices,
         chooser,
         policy,
@@ -105,7 +120,8 @@ pub fn examine(
     // Once for all checks that ask which driver is the best.
     let mut best = BestOf::new(Chooser::new(host)?.with_modules());
     let kept = kept::gather(&scene, &mut best)?;
-    let mut findings = iommu::judge(&iommu::gather(&scene));
+    let mut findings = pci::judge(&pci::gather(&scene));
+    findings.extend(iommu::judge(&iommu::gather(&scene)));
     findings.extend(interrupts::judge(&interrupts::gather(&scene)));
     findings.extend(groups::judge(&groups::gather(&scene)?));
     findings.extend(modules::judge(&modules::gather(&scene)));

@@ -3,6 +3,7 @@
 
 use super::Scene;
 use super::finding::{Finding, some};
+use super::processor::{Processor, Vendor};
 use crate::catalog::KernelVersion;
 use crate::modules::ModuleState;
 
@@ -16,6 +17,9 @@ const NEEDED: [(&str, &str); 4] = [
     ("vfio_pci", "CONFIG_VFIO_PCI"),
     ("vfio_iommu_type1", "CONFIG_VFIO_IOMMU_TYPE1"),
 ];
+
+/// What stands in for vfio_iommu_type1 on POWER, where that cannot be built (`drivers/vfio/Kconfig`).
+const SPAPR: (&str, &str) = ("vfio_iommu_spapr_tce", "CONFIG_VFIO_IOMMU_SPAPR_TCE");
 
 /// The first kernel with a module vfio_pci_core (commit 7fa005caa35e).
 const WITH_CORE: KernelVersion = KernelVersion::new(5, 15);
@@ -33,6 +37,7 @@ struct Module {
 #[derive(Debug)]
 pub struct Facts {
     release: String,
+    processor: Processor,
     modules: Vec<Module>,
     /// Can device nodes of iommufd stand in for vfio_iommu_type1?
     has_iommufd: bool,
@@ -47,8 +52,12 @@ pub struct Facts {
 pub fn gather(scene: &Scene<'_>) -> Facts {
     let is_whole = |name: &str| name != "vfio_pci_core" || scene.version.is_none_or(|version| version >= WITH_CORE);
     let needed = NEEDED.into_iter().filter(|(name, _)| is_whole(name));
+    let state = |name: &str| scene.chooser.state(&name.parse().expect("a constant name"));
+    let is_there = |name: &str| !matches!(state(name), ModuleState::Missing | ModuleState::Unknown);
+    let is_spapr = !is_there("vfio_iommu_type1") && is_there(SPAPR.0);
     let modules = needed.map(|(name, option)| {
-        let state = scene.chooser.state(&name.parse().expect("a constant name"));
+        let (name, option) = if is_spapr && name == "vfio_iommu_type1" { SPAPR } else { (name, option) };
+        let state = state(name);
         Module { name, option, state, is_built: scene.config.is_set(option) }
     });
     let directory = scene.host.modules(&scene.release);
@@ -57,12 +66,16 @@ pub fn gather(scene: &Scene<'_>) -> Facts {
         "/" => warning.clone(),
         root => warning.replace(root, ""),
     };
-    let is_set = |option| scene.config.is_set(option) == Some(true);
+    let is_set = |option| scene.config.is_set(option);
+    let has_node = scene.chooser.tables.is_running && scene.host.iommufd_node().exists();
+    let has_iommufd = is_set("CONFIG_IOMMUFD") == Some(true) || has_node || is_there("iommufd");
+    let is_container = is_set("CONFIG_IOMMUFD_VFIO_CONTAINER") == Some(true);
     Facts {
         release: scene.release.clone(),
+        processor: scene.processor,
         modules: modules.collect(),
-        has_iommufd: is_set("CONFIG_IOMMUFD")
-            && (is_set("CONFIG_VFIO_DEVICE_CDEV") || is_set("CONFIG_IOMMUFD_VFIO_CONTAINER")),
+        // What is not known to be left out is in, as distributions build it.
+        has_iommufd: has_iommufd && (is_container || is_set("CONFIG_VFIO_DEVICE_CDEV") != Some(false)),
         directory: (scene.at(&directory), directory.is_dir()),
         no_aliases: scene.chooser.tables.missing.as_ref().map(|path| scene.at(path)),
         warnings: scene.chooser.tables.warnings.iter().map(inside).collect(),
@@ -124,6 +137,10 @@ fn modules(facts: &Facts) -> Finding {
         ["vfio_iommu_type1"] if facts.has_iommufd => {
             Finding::warning(CHECK, format!("{message}: programs that know iommufd alone can use devices"))
         }
+        // Elsewhere it could not always be built (`drivers/vfio/Kconfig`), and another may do its work.
+        ["vfio_iommu_type1"] if facts.processor.vendor == Vendor::Other => {
+            Finding::warning(CHECK, format!("{message}, which some architectures do without"))
+        }
         _ => Finding::failure(CHECK, message),
     };
     let finding = finding.seen(format!("{}/modules.dep", facts.directory.0), format!("no {}", some(&names)));
@@ -152,7 +169,8 @@ mod tests {
         let modules = modules.map(|((name, option), state)| Module { name, option, state, is_built }).collect();
         let directory = ("/lib/modules/6.12.0".to_string(), true);
         let release = "6.12.0".to_string();
-        Facts { release, modules, has_iommufd: false, directory, no_aliases: None, warnings: Vec::new() }
+        let processor = Processor { vendor: Vendor::Intel, is_virtual: false };
+        Facts { release, processor, modules, has_iommufd: false, directory, no_aliases: None, warnings: Vec::new() }
     }
 
     #[test]
@@ -170,6 +188,14 @@ mod tests {
             (facts([Missing; 4], Some(true)), Severity::Failure, "install all modules of kernel 6.12.0"),
             (facts([Missing; 4], None), Severity::Failure, "boot a kernel that was built with CONFIG_VFIO, "),
             (facts(without, Some(false)), Severity::Failure, "boot a kernel"),
+            (
+                Facts {
+                    processor: Processor { vendor: Vendor::Other, is_virtual: false },
+                    ..facts(without, Some(false))
+                },
+                Severity::Warning,
+                "boot a kernel",
+            ),
             (Facts { has_iommufd: true, ..facts(without, Some(false)) }, Severity::Warning, "boot a kernel"),
         ] {
             let finding = modules(&facts);

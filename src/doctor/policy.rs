@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Scene;
-use super::finding::{Finding, count, some};
+use super::finding::{Finding, count, quoted, some};
 use super::kept::Kept;
 use crate::address::Address;
 use crate::catalog::Catalog;
@@ -29,8 +29,8 @@ pub struct Facts {
     others: Vec<(Address, String, String)>,
     /// Rules without an address that are about no device here.
     unmatched: Vec<String>,
-    /// Drivers that this kernel does not have, and the files that name them.
-    no_driver: Vec<(String, String)>,
+    /// Drivers that this kernel does not have, the files that name them, and whether they are VFIO's.
+    no_driver: Vec<(String, String, bool)>,
     kept: Vec<Kept>,
     release: String,
 }
@@ -60,7 +60,7 @@ pub fn gather(scene: &Scene<'_>, kept: &[Kept]) -> Facts {
         }
         if let Choice::Named(name) = &rule.driver {
             if !can_be_had(scene, name) {
-                facts.no_driver.push((name.to_string(), file));
+                facts.no_driver.push((name.to_string(), file, is_vfios(name)));
             }
         }
     }
@@ -73,6 +73,13 @@ fn can_be_had(scene: &Scene<'_>, name: &DriverName) -> bool {
     let module = Catalog::bundled().by_any_name(name.as_str()).map_or(name.as_str(), |known| known.module);
     let state = module.parse().map(|module| scene.chooser.state(&module));
     registered || state.is_ok_and(|state| state != ModuleState::Missing)
+}
+
+/// Is it a driver of VFIO, by its name? The module of a native one may be called something else, as that of driver 4xxx is
+/// qat_4xxx, and so there may be one where none of that name is.
+fn is_vfios(name: &DriverName) -> bool {
+    let is_known = Catalog::bundled().by_any_name(name.as_str()).is_some();
+    is_known || name.as_str().replace('-', "_").ends_with("vfio_pci")
 }
 
 fn left_out(scene: &Scene<'_>, error: &PolicyError) -> (String, String, Option<String>) {
@@ -110,14 +117,21 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
                 .seen(file, "its selectors match nothing"),
         );
     }
-    for (driver, file) in &facts.no_driver {
+    for (driver, file, is_vfios) in &facts.no_driver {
+        let says = format!("driver = \"{driver}\"");
+        if !is_vfios {
+            let message = format!("no driver {driver} is registered now, which a rule asks for");
+            let finding = Finding::warning(DRIVERS, message).seen(file, says);
+            findings.push(
+                finding.mend(format!("modprobe the module that has driver {driver}, or correct the name in {file}")),
+            );
+            continue;
+        }
         let finding = Finding::failure(
             DRIVERS,
             format!("kernel {} has no driver {driver}, which a rule asks for", facts.release),
         );
-        findings.push(
-            finding.seen(file, format!("driver = \"{driver}\"")).mend(format!("driver = \"auto\"   (in {file})")),
-        );
+        findings.push(finding.seen(file, says).mend(format!("driver = \"auto\"   (in {file})")));
     }
     findings.extend(drivers(facts));
     findings
@@ -155,14 +169,14 @@ fn others(others: &[(Address, String, String)]) -> Option<Finding> {
 /// The file that `bind` writes bears the device's name; others are for an editor.
 fn forget(address: Address, file: &str, when: &str) -> String {
     match file == format!("/etc/vfioctl.d/{address}.toml") {
-        true => format!("rm {file}   ({when})"),
+        true => format!("rm {}   ({when})", quoted(file)),
         false => format!("edit {file}"),
     }
 }
 
 fn drivers(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let no_driver = |name: &str| facts.no_driver.iter().any(|(known, _)| known == name);
+    let no_driver = |name: &str| facts.no_driver.iter().any(|(known, ..)| known == name);
     // Those with the same fault are told of together: there may be thousands.
     let mut wrong: BTreeMap<(Option<&str>, Option<&str>), Vec<&Kept>> = BTreeMap::new();
     let mut given_away = Vec::new();
@@ -278,10 +292,16 @@ mod tests {
             ),
             (Facts { unmatched: vec![other.clone()], ..facts() }, DEVICES, Severity::Note, ""),
             (
-                Facts { no_driver: vec![("x_vfio_pci".to_string(), other.clone())], ..facts() },
+                Facts { no_driver: vec![("x_vfio_pci".to_string(), other.clone(), true)], ..facts() },
                 DRIVERS,
                 Severity::Failure,
                 "driver = \"auto\"",
+            ),
+            (
+                Facts { no_driver: vec![("4xxx".to_string(), other.clone(), false)], ..facts() },
+                DRIVERS,
+                Severity::Warning,
+                "modprobe the module that has driver 4xxx",
             ),
             (Facts { kept: vec![kept(Some("vfio-pci"), Some("vfio-pci"))], ..facts() }, DRIVERS, Severity::Pass, ""),
             (Facts { kept: vec![wrong.clone()], ..facts() }, DRIVERS, Severity::Warning, "vfioctl apply 0000:3b:00.1"),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whose processor it is, and whether it is a real one: that says which IOMMU there can be.
 
-use std::fs::File;
 use std::io::Read;
 
+use crate::file;
 use crate::host::Host;
 
 /// The first processors are told of in so much; there may be hundreds, and all are asked how fast they run.
@@ -36,7 +36,7 @@ impl Processor {
     pub fn read(host: &Host) -> Processor {
         let mut bytes = Vec::new();
         // What cannot be read is not known.
-        let _ = File::open(host.processors()).and_then(|file| file.take(ENOUGH).read_to_end(&mut bytes));
+        let _ = file::open(&host.processors()).and_then(|file| file.take(ENOUGH).read_to_end(&mut bytes));
         Processor::parse(&String::from_utf8_lossy(&bytes))
     }
 

@@ -2,7 +2,6 @@
 //! What modprobe.d(5) says about VFIO drivers: `alias` lines and blacklists.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::drop_in;
@@ -40,8 +39,8 @@ pub fn read(host: &Host, table: &mut Table) -> Config {
         config.read_text(&String::from_utf8_lossy(&bytes), &path, table);
     }
     // kmod reads the command line for this as well (libkmod/libkmod-config.c, kcmdline).
-    let command_line = fs::read_to_string(host.kernel_command_line()).unwrap_or_default();
-    for word in command_line.split_whitespace() {
+    let command_line = file::read(&host.kernel_command_line(), file::ATTRIBUTE).unwrap_or_default();
+    for word in String::from_utf8_lossy(&command_line).split_whitespace() {
         let Some(modules) = word.strip_prefix("modprobe.blacklist=") else { continue };
         for module in modules.split(',').filter_map(|name| name.parse().ok()) {
             config.blacklist.entry(module).or_insert_with(|| "the kernel command line".to_string());
@@ -124,6 +123,7 @@ fn logical_lines(text: &str) -> Vec<(usize, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;

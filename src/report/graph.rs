@@ -36,7 +36,7 @@ impl State {
             State::Ready => Paint("#c9ebcb", "#2e7d32"),
             State::Free => Paint("#d6e9fb", "#1565c0"),
             State::Native => Paint("#fdf0cf", "#b07d12"),
-            State::Blocked | State::Reserved => Paint("#f9cfcf", "#c62828"),
+            State::Blocked | State::Reserved | State::NoIommu => Paint("#f9cfcf", "#c62828"),
             State::Bridges => Paint("#ececec", "#8a8a8a"),
         }
     }
@@ -128,6 +128,7 @@ fn meaning(state: State) -> &'static str {
         State::Native => "native: on this host's drivers",
         State::Blocked => "blocked: partly on VFIO",
         State::Reserved => "reserved by firmware",
+        State::NoIommu => "without an IOMMU: unsafe",
         State::Bridges => "bridges",
     }
 }

@@ -241,7 +241,7 @@ fn cells(view: &GroupsView<'_>, row: usize, mark: &str, branch: &str) -> Vec<Str
 fn in_colour(state: State) -> String {
     match state {
         State::Ready => styled(GOOD, state.name()),
-        State::Blocked | State::Reserved => styled(BAD, state.name()),
+        State::Blocked | State::Reserved | State::NoIommu => styled(BAD, state.name()),
         State::Bridges => styled(DIM, state.name()),
         State::Free | State::Native => state.name().to_string(),
     }
@@ -282,6 +282,10 @@ fn remark(view: &GroupsView<'_>, fate: &Fate) -> Option<String> {
     let blockers: Vec<String> = fate.blockers.iter().map(on).collect();
     let reason = match fate.state {
         State::Reserved => "firmware has reserved a mapping in it, which keeps VFIO out".to_string(),
+        State::NoIommu => {
+            "it is VFIO's own for a device without an IOMMU: what opens it can read and write all of this host's memory"
+                .to_string()
+        }
         State::Blocked => format!("no VM can have it while {}", in_words(&blockers)),
         State::Native if worth.len() > 1 => format!("no VM can have it while {}", in_words(&blockers)),
         State::Ready | State::Free | State::Native | State::Bridges => return None,
@@ -297,14 +301,30 @@ fn remark(view: &GroupsView<'_>, fate: &Fate) -> Option<String> {
         let slots = slots.len();
         text.push_str(&format!("  It spans {slots} slots{place}: the kernel found no isolation (ACS) between them\n"));
     }
-    let next_step = match fate.state {
-        State::Reserved => {
+    let mut next_steps = Vec::new();
+    // No VFIO driver takes a bridge, and bind refuses it.
+    let (bridges, others): (Vec<usize>, Vec<usize>) =
+        fate.blockers.iter().partition(|row| view.tree.rows[**row].function.device.is_bridge());
+    match fate.state {
+        State::Reserved => next_steps.push(
             "Look for a firmware setting that shares it with the management controller (RMRR), and turn it off"
-                .to_string()
+                .to_string(),
+        ),
+        State::NoIommu => next_steps.push("Turn the IOMMU on: 'vfioctl doctor' says what is missing".to_string()),
+        _ if !others.is_empty() || fate.state == State::Native => {
+            next_steps.push(format!("To give all of it away: vfioctl bind --group {first}"))
         }
-        _ => format!("To give all of it away: vfioctl bind --group {first}"),
-    };
-    text.push_str(&format!("  {DIM}{next_step}{DIM:#}\n"));
+        _ => {}
+    }
+    if matches!(fate.state, State::Blocked | State::Native) {
+        for row in bridges {
+            let device = view.tree.rows[row].function.device;
+            let command = device.driver.as_ref().map(|driver| topology::from_driver(device.address, driver));
+            next_steps
+                .extend(command.map(|command| format!("To take the bridge off its driver: {}", printable(&command))));
+        }
+    }
+    next_steps.iter().for_each(|step| text.push_str(&format!("  {DIM}{step}{DIM:#}\n")));
     Some(text)
 }
 
@@ -319,6 +339,9 @@ fn summary(view: &GroupsView<'_>) -> String {
     let ungrouped: Vec<Address> =
         view.rows.iter().filter(|row| view.tree.rows[**row].group.is_none()).map(|row| view.address(*row)).collect();
     let mut text = String::new();
+    if view.tree.rows.is_empty() {
+        return "There is no PCI device here\n".to_string();
+    }
     let of = |state: State| view.groups().filter(move |fate| fate.state == state);
     let count = |state: State| {
         let count = of(state).count();
@@ -328,6 +351,7 @@ fn summary(view: &GroupsView<'_>) -> String {
             State::Native => "native (on this host's drivers)".to_string(),
             State::Blocked => "blocked (partly on VFIO)".to_string(),
             State::Reserved => "reserved by firmware".to_string(),
+            State::NoIommu => "without an IOMMU (unsafe)".to_string(),
             State::Bridges => "of bridges alone".to_string(),
         };
         (count > 0).then(|| format!("{count} {what}"))

@@ -198,7 +198,7 @@ fn asked_of_tables(reader: &mut Reader<'_>, addresses: &[Address]) -> (BTreeSet<
         modaliases.extend(vf.map(|vf| vf.as_str().to_string()));
         modaliases.insert(modalias);
     }
-    let needed = ["vfio", "vfio_pci_core", "vfio_iommu_type1", "iommufd"];
+    let needed = ["vfio", "vfio_pci_core", "vfio_iommu_type1", "vfio_iommu_spapr_tce", "iommufd", "virtio_iommu"];
     let mut modules: BTreeSet<String> = needed.map(str::to_string).into();
     for driver in Catalog::bundled().drivers() {
         modules.insert(driver.module.to_string());

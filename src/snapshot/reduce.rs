@@ -47,6 +47,19 @@ pub fn hooks_of_mkinitcpio(text: &str) -> String {
     lines_with(text, |line| line.trim_start().starts_with("HOOKS="))
 }
 
+/// Presets of mkinitcpio: the lines that have it make unified kernel images.
+pub fn unified_images(text: &str) -> String {
+    lines_with(text, |line| !line.trim_start().starts_with('#') && line.contains("_uki="))
+}
+
+/// `/sys/hypervisor/uuid`: whether it is that of Xen's first domain, all zeros. Another is its own.
+pub fn uuid_of_none(text: &str) -> String {
+    match text.trim().bytes().all(|b| matches!(b, b'0' | b'-')) {
+        true => text.to_string(),
+        false => "\n".to_string(),
+    }
+}
+
 /// `/proc/cpuinfo`: whose the first processor is, and whether it is a hypervisor's.
 pub fn processors(text: &str) -> String {
     let field = |name: &str| text.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim() == name);
@@ -146,7 +159,7 @@ mod tests {
     /// Each with a text, and what is left of it; of that all is left.
     #[test]
     fn what_is_left() {
-        let cases: [(Reduce, &str, &str); 14] = [
+        let cases: [(Reduce, &str, &str); 17] = [
             (
                 command_line,
                 "BOOT_IMAGE=/vmlinuz root=UUID=1 rd.iscsi.password=x intel_iommu=on vfio-pci.ids=10de:1234 -- single\n",
@@ -158,6 +171,13 @@ mod tests {
                 "GRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX=\"crypt=x iommu=pt\"\nGRUB_CMDLINE_LINUX_DEFAULT='quiet'\nGRUB_CMDLINE_LINUX_X=\n",
                 "GRUB_CMDLINE_LINUX=\"iommu=pt\"\nGRUB_CMDLINE_LINUX_DEFAULT=''\nGRUB_CMDLINE_LINUX_X=\n",
             ),
+            (
+                unified_images,
+                "ALL_kver='/boot/vmlinuz-linux'\n#fallback_uki=\"x\"\ndefault_uki=\"/efi/EFI/Linux/arch-linux.efi\"\n",
+                "default_uki=\"/efi/EFI/Linux/arch-linux.efi\"\n",
+            ),
+            (uuid_of_none, "2f6f8a4e-58b1-4e3a-9e6a-0d1c2b3a4f50\n", "\n"),
+            (uuid_of_none, "00000000-0000-0000-0000-000000000000\n", "00000000-0000-0000-0000-000000000000\n"),
             (hooks_of_mkinitcpio, "MODULES=()\nHOOKS=(base vfioctl udev)\n", "HOOKS=(base vfioctl udev)\n"),
             (
                 processors,

@@ -17,7 +17,14 @@ pub struct Group {
     /// Has firmware asked for a fixed mapping of a member (a `direct` line of `reserved_regions`)? Then VFIO cannot have
     /// the group (`drivers/iommu/iommu.c`, "Firmware has requested this device have a 1:1 IOMMU mapping").
     pub is_direct_mapped: bool,
+    /// Is it one that VFIO has made for a device without an IOMMU? It stays while the device is bound, whatever the mode is by
+    /// then.
+    pub is_no_iommu: bool,
 }
+
+/// How the kernel names the groups that it makes for devices without an IOMMU (`drivers/vfio/group.c`,
+/// `vfio_noiommu_group_alloc`).
+pub const NO_IOMMU: &str = "vfio-noiommu";
 
 impl Group {
     /// Reads a group.
@@ -29,6 +36,7 @@ impl Group {
         devices.sort();
         // `direct-relaxable` regions do not hinder.
         let is_direct_mapped = regions.lines().any(|line| line.split_whitespace().nth(2) == Some("direct"));
-        Ok(Group { number, kind, devices, is_direct_mapped })
+        let is_no_iommu = node.read_if_there("name")?.is_some_and(|name| name.trim_end() == NO_IOMMU);
+        Ok(Group { number, kind, devices, is_direct_mapped, is_no_iommu })
     }
 }

@@ -15,7 +15,7 @@ pub mod stuck;
 
 pub use device::{BRIDGES, Device, Listing, list, list_looking};
 pub use driver::{drivers_of_module, is_registered, module_of_driver, registered};
-pub use group::Group;
+pub use group::{Group, NO_IOMMU};
 pub use node::{Directory, Node, ReadError};
 pub use overrides::Overrides;
 pub use sign::not_up;
