@@ -384,6 +384,17 @@ fn what_was_prepared_is_undone_also_if_it_was_killed_meanwhile() {
     assert_eq!(lines, [put_back, "do 1", "do 2", "undo 2", "undo 1", NATIVE], "{}", ran.stderr);
 }
 
+/// A module that the killed run has begun to load takes the device just before its override is cleared.
+#[test]
+fn what_is_taken_while_it_is_put_back_is_put_back_as_well() {
+    let faults = ["0000:3b:00.3:override:kill:nth=1", "0000:3b:00.3:override:before=modprobe mlx5_vfio_pci:nth=2"];
+    let ran = script("connectx", &faults, "$vfioctl bind 3b:00.3 >/dev/null 2>&1; $vfioctl apply");
+    ran.assert_status(0);
+    assert!(ran.stderr.contains("put back: it is on no driver"), "{}", ran.stderr);
+    assert!(ran.writes().iter().any(|write| write == "mlx5_vfio_pci/unbind 0000:3b:00.3"), "{:?}", ran.writes());
+    ran.assert_as_before();
+}
+
 #[test]
 fn a_pf_killed_while_its_vfs_are_made_is_put_back_once_that_is_over() {
     let ran = script(

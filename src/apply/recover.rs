@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
+use super::failure::StepError;
 use super::{Job, PfJob, Setting, explain_wait, lock_failure, unreadable};
 use crate::address::Address;
 use crate::gather;
@@ -107,7 +108,7 @@ impl Job<'_> {
     /// Puts the device back, unless it is not as that run can have left it, or in use by now. An error: it is stuck, and has
     /// to be put back later.
     fn recover(mut self, found: &Unfinished) -> Result<(DeviceLock, Recovery), Failure> {
-        let Work::Device { before, prepared, .. } = &found.work else { unreachable!("asked by its work") };
+        let Work::Device { before, names, prepared, .. } = &found.work else { unreachable!("asked by its work") };
         let before = Binding::from(before);
         self.prepared.clone_from(prepared);
         self.unfinished = Some(found.clone());
@@ -132,7 +133,7 @@ impl Job<'_> {
                 }
             };
             self.driver_override.clone_from(&facts.driver_override);
-            match self.run_each(&steps) {
+            match self.run_each(&steps).and_then(|()| self.check_not_taken(&before, names)) {
                 Ok(()) => {
                     let end = format!("put back: {}", super::describe(&before));
                     return Ok(self.recovered(found, None, &end));
@@ -151,6 +152,20 @@ impl Job<'_> {
         failure.message.push_str(&self.still_prepared());
         let end = format!("it could not be put back: {}", failure.message);
         Ok(self.recovered(found, Some(failure), &end))
+    }
+
+    /// A driver whose module was begun to be loaded can take the device between the look and the write that clears its override.
+    /// After that it cannot.
+    fn check_not_taken(&self, before: &Binding, names: &BTreeSet<String>) -> Result<(), StepError> {
+        match self.driver()? {
+            Some(now)
+                if before.driver.as_ref() != Some(&now)
+                    && names.iter().any(|name| is_same_name(name, now.as_str())) =>
+            {
+                Err(StepError::Taken(Some(now)))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn recovered(self, found: &Unfinished, failure: Option<Failure>, end: &str) -> (DeviceLock, Recovery) {
