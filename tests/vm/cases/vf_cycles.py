@@ -5,6 +5,8 @@ from check import equal, expect
 from machine import POLICY, SYSFS
 
 SYSTEM = True
+# The oldest and the newest: between them nothing of this is another.
+KERNELS = ["6.1", "7"]
 
 VF_ID = "8086:10ca"
 COUNT = 3
