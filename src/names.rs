@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Hardware names, from udev's hwdb: the machine's own, whatever the root. Opened when the first name is wanted.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 use crate::matcher::Modalias;
 
 /// The names of vendor and device, and of the class.
@@ -18,6 +22,8 @@ pub struct Names {
 pub struct Database {
     #[cfg(feature = "names")]
     hwdb: Option<udev::Hwdb>,
+    /// Devices' names by modalias. Many devices are alike, and to look one up takes longer than all else that is shown of it.
+    known: RefCell<BTreeMap<String, Option<Rc<str>>>>,
 }
 
 impl Database {
@@ -26,7 +32,18 @@ impl Database {
         Database {
             #[cfg(feature = "names")]
             hwdb: udev::Hwdb::new().ok(),
+            known: RefCell::default(),
         }
+    }
+
+    /// A device's name, [`Names::device`], looked up once for all that are alike.
+    pub fn device(&self, modalias: &Modalias) -> Option<Rc<str>> {
+        if let Some(name) = self.known.borrow().get(modalias.as_str()) {
+            return name.clone();
+        }
+        let name: Option<Rc<str>> = self.look_up(modalias).device.map(Rc::from);
+        self.known.borrow_mut().insert(modalias.as_str().to_string(), name.clone());
+        name
     }
 
     /// What is known of a device. Every value is copied before the next query: libudev frees the list of the last one

@@ -77,7 +77,6 @@ fn addresses(host: &Host, place: &Place) -> Vec<Candidate> {
     let typed: BTreeSet<Address> = place.operands.iter().filter_map(|word| word.parse().ok()).collect();
     let mut is_fit = fitness(host, &place.verb);
     let names = Database::open();
-    let mut known: BTreeMap<String, String> = BTreeMap::new();
     let mut candidates = Vec::new();
     for device in listing(host) {
         let full = device.address.to_string();
@@ -90,11 +89,8 @@ fn addresses(host: &Host, place: &Place) -> Vec<Candidate> {
             continue;
         }
         let driver = device.driver.as_ref().map_or("no driver", DriverName::as_str);
-        // Many are alike, and a name takes longer than all else.
-        let name = known.entry(device.modalias.as_str().to_string()).or_insert_with(|| {
-            let name = names.look_up(&device.modalias).device;
-            name.unwrap_or_else(|| class::name(&device.modalias.class()).to_string())
-        });
+        let (class, name) = (device.modalias.class(), names.device(&device.modalias));
+        let name = name.as_deref().unwrap_or_else(|| class::name(&class));
         candidates.push(Candidate::new(word, format!("{driver}, {name}")));
     }
     candidates

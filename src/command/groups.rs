@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `vfioctl groups`: IOMMU groups, as a tree.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
-use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -40,11 +38,7 @@ pub fn run(context: &Context, options: &Groups) -> Result<u8> {
         }
     }
     let database = Database::open();
-    let mut names: BTreeMap<&str, Option<Rc<str>>> = BTreeMap::new();
-    for device in &devices {
-        let name = || database.look_up(&device.modalias).device.map(Rc::from);
-        names.entry(device.modalias.as_str()).or_insert_with(name);
-    }
+    let names = devices.iter().map(|device| (device.modalias.as_str(), database.device(&device.modalias))).collect();
     let wanted = Some(wanted.as_slice()).filter(|wanted| !wanted.is_empty());
     let view = GroupsView::new(&tree, wanted, names);
     match options.format {

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
-use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -86,7 +85,7 @@ fn follow(context: &Context, options: &List, uevents: &Uevents, mut before: List
             }
         } else {
             for change in changes {
-                let name = change.after.and_then(|device| names.look_up(&device.modalias).device);
+                let name = change.after.and_then(|device| names.device(&device.modalias));
                 report::change(context.output, &change, name.as_deref())?;
             }
         }
@@ -133,29 +132,21 @@ struct Viewer<'a> {
     /// Reads overrides where these are shown.
     reader: Option<Overrides<'a>>,
     names: Database,
-    known: BTreeMap<String, Option<Rc<str>>>,
     unfinished: Vec<Address>,
 }
 
 impl<'a> Viewer<'a> {
     fn new(context: &'a Context, chooser: Chooser<'a>, policy: &'a Policy, reader: Option<Overrides<'a>>) -> Self {
         let unfinished = Unfinished::addresses(&context.host);
-        let (best, names, known) = (BestOf::new(chooser), Database::open(), BTreeMap::new());
-        Viewer { context, best, policy, reader, names, known, unfinished }
+        let (best, names) = (BestOf::new(chooser), Database::open());
+        Viewer { context, best, policy, reader, names, unfinished }
     }
 
     /// A device with all that is shown of it; `read`: its override, if that was read before.
     fn view<'b>(&mut self, listed: &Listed, device: &'b Device, read: Option<Override>) -> Result<DeviceView<'b>> {
         let pf_driver = device.pf.and_then(|pf| listed.get(pf)).and_then(|pf| pf.driver.as_ref());
         let best = self.best.name(device, pf_driver)?;
-        let name = match self.known.get(device.modalias.as_str()) {
-            Some(name) => name.clone(),
-            None => {
-                let name: Option<Rc<str>> = self.names.look_up(&device.modalias).device.map(Rc::from);
-                self.known.insert(device.modalias.as_str().to_string(), name.clone());
-                name
-            }
-        };
+        let name = self.names.device(&device.modalias);
         let read = match (read, &mut self.reader) {
             (Some(read), _) => read,
             (None, Some(reader)) => reader.read(device.address),

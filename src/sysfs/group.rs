@@ -6,7 +6,7 @@ use crate::address::Address;
 use crate::host::Host;
 
 /// An IOMMU group, at the moment of reading.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Group {
     /// Its number, which need not be the same after a reboot.
     pub number: u32,
